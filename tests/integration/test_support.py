@@ -1,0 +1,75 @@
+"""The helpers that start peers: each peer answers through loopback, and a program that fails tells why."""
+
+from __future__ import annotations
+
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from support import servers
+from support.processes import Process, ProcessFailed, Running, accepts, free_port, is_free
+
+pytestmark = pytest.mark.integration
+
+
+def fetch(port: int) -> bytes:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5.0) as answer:
+        body: bytes = answer.read()
+        return body
+
+
+def test_a_named_service_answers_with_its_name(running: Running) -> None:
+    process = running.add(servers.service(running.directory, "web01"))
+    assert process.port is not None
+    assert fetch(process.port).startswith(b"web01\nGET / ")
+
+
+def test_nginx_serves_the_given_configuration(running: Running) -> None:
+    port = free_port()
+    config = f'events {{}}\nhttp {{ access_log off; server {{ listen 127.0.0.1:{port}; location / {{ return 200 "hello"; }} }} }}'
+    running.add(servers.nginx(running.directory, config, port=port))
+    assert fetch(port) == b"hello"
+
+
+def test_haproxy_passes_requests_on(running: Running) -> None:
+    origin = running.add(servers.service(running.directory, "web01"))
+    port = free_port()
+    config = (
+        "defaults\n mode http\n timeout connect 5s\n timeout client 5s\n timeout server 5s\n"
+        f"listen front\n bind 127.0.0.1:{port}\n server one 127.0.0.1:{origin.port}\n"
+    )
+    running.add(servers.haproxy(running.directory, config, port=port))
+    assert fetch(port).startswith(b"web01")
+
+
+def test_a_program_that_ends_early_is_reported_with_its_output(tmp_path: Path) -> None:
+    with Running(tmp_path) as running, pytest.raises(ProcessFailed, match=r"ended with status 3 before it was ready(.|\n)*no such luck"):
+        running.add(Process("broken", [sys.executable, "-c", "print('no such luck'); raise SystemExit(3)"], tmp_path, port=free_port()))
+
+
+def test_a_program_that_is_not_installed_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ProcessFailed, match="no program 'surely-not-installed'"):
+        Process("missing", ["surely-not-installed"], tmp_path).start()
+
+
+def test_nothing_is_left_running(tmp_path: Path) -> None:
+    with Running(tmp_path) as running:
+        process = running.add(servers.service(tmp_path, "web01"))
+        port = process.port or 0
+        assert accepts(port)
+    assert not process.is_running
+    assert not accepts(port)
+
+
+def test_a_port_in_use_is_not_free(running: Running) -> None:
+    process = running.add(servers.service(running.directory, "web01"))
+    assert not is_free(process.port or 0)
+
+
+def test_a_program_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    text = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+    process = Process("stubborn", [sys.executable, "-c", text], tmp_path).start()
+    process.wait_ready(is_ready=lambda: "up" in process.output())
+    assert process.stop(seconds=0.2) == -9

@@ -1,0 +1,197 @@
+"""Run a program beside a test, a benchmark or the demonstration: start it, wait until it accepts, stop it by its own pid.
+
+Only the standard library is used, so that `benchmarks/` and `deploy/demo/` can share it without pytest. A program's output goes to a
+file, never to a pipe: nobody has to read while it runs, and a failure can show all of it.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+
+LOOPBACK = "127.0.0.1"
+POLL_SECONDS = 0.02
+OPEN_FILES = 65536  # 10,000 idle connections and their upstream side, with room; root may raise the limit, others keep theirs
+
+
+class ProcessFailed(Exception):
+    """A program ended early or did not become ready; the text holds its command and the end of its output."""
+
+
+def free_port(host: str = LOOPBACK) -> int:
+    """A TCP port nobody listens on now. The kernel picks at random, so two callers hardly ever get the same."""
+    with closing(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)) as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def is_free(port: int, host: str = LOOPBACK) -> bool:
+    """Whether a server could listen on ``port`` now."""
+    with closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def accepts(port: int, host: str = LOOPBACK) -> bool:
+    """Whether something accepts connections on ``port``."""
+    try:
+        socket.create_connection((host, port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
+
+
+def wait_until(statement: Callable[[], bool], seconds: float) -> bool:
+    """Poll ``statement`` until it is true, at most ``seconds``; whether it became true."""
+    end = time.monotonic() + seconds
+    while not statement():
+        if time.monotonic() >= end:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
+
+
+class Process:
+    """One program: ``argv`` run in ``directory``, output in ``<name>.out`` there, pinned to CPU ``core`` if one is given."""
+
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str],
+        directory: Path,
+        *,
+        port: int | None = None,
+        core: int | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name, self.argv, self.directory, self.port, self.core = name, list(argv), directory, port, core
+        self._env = {**os.environ, **env} if env is not None else None
+        self._popen: subprocess.Popen[bytes] | None = None
+        self.output_file = directory / f"{name}.out"
+
+    @property
+    def pid(self) -> int:
+        """The process id. Raises :class:`ProcessFailed` before ``start``."""
+        if self._popen is None:
+            raise ProcessFailed(f"{self.name} has not been started")
+        return self._popen.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the program was started and has not ended."""
+        return self._popen is not None and self._popen.poll() is None
+
+    def start(self) -> Process:
+        """Start the program without waiting for it."""
+        with self.output_file.open("ab") as output:
+            try:
+                self._popen = subprocess.Popen(
+                    self.argv,
+                    cwd=self.directory,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=self._env,
+                    start_new_session=True,
+                    preexec_fn=self._prepare,
+                )
+            except FileNotFoundError as error:
+                raise ProcessFailed(f"{self.name}: no program {self.argv[0]!r}; install it (see .ci/packages)") from error
+        return self
+
+    def _prepare(self) -> None:
+        for limit in (OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]):
+            try:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+                break
+            except (ValueError, OSError):
+                continue  # not allowed to raise the hard limit: take all that it allows
+        if self.core is not None:
+            os.sched_setaffinity(0, {self.core})
+
+    def wait_ready(self, seconds: float = 20.0, is_ready: Callable[[], bool] | None = None) -> Process:
+        """Wait until ``is_ready()``, or until ``port`` accepts. Raises :class:`ProcessFailed` when it ends or takes longer."""
+        check = is_ready or self._accepts
+        reached = wait_until(lambda: not self.is_running or check(), seconds)
+        if not self.is_running:
+            code = self._popen.returncode if self._popen is not None else None
+            raise ProcessFailed(self.describe(f"ended with status {code} before it was ready"))
+        if not reached:
+            raise ProcessFailed(self.describe(f"was not ready after {seconds:g} s"))
+        return self
+
+    def _accepts(self) -> bool:
+        return self.port is None or accepts(self.port)
+
+    def output(self) -> str:
+        """Everything the program printed so far."""
+        return self.output_file.read_text(errors="replace") if self.output_file.exists() else ""
+
+    def describe(self, problem: str, lines: int = 40) -> str:
+        """A message: the problem, the command, the last ``lines`` of the output."""
+        tail = "\n".join(self.output().splitlines()[-lines:])
+        return f"{self.name} {problem}\n  command: {' '.join(self.argv)}\n  output:\n{tail or '(none)'}"
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the program, if it still runs."""
+        if self._popen is not None:
+            self._popen.send_signal(number)
+
+    def wait(self, seconds: float) -> int | None:
+        """The exit status, or None if the program still runs after ``seconds``."""
+        if self._popen is None:
+            return None
+        try:
+            return self._popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def stop(self, seconds: float = 5.0) -> int | None:
+        """Ask the program to end, kill it and its children after ``seconds``; its exit status. Harmless when repeated."""
+        if self._popen is None:
+            return None
+        if self._popen.poll() is None:
+            self._popen.terminate()
+            if self.wait(seconds) is None:
+                os.killpg(self._popen.pid, signal.SIGKILL)  # its own session, see start(): nobody else is in the group
+                self._popen.wait()
+        return self._popen.returncode
+
+
+class Running:
+    """The programs of one test or run: stopped together, the last started first."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._processes: list[Process] = []
+
+    def __iter__(self) -> Iterator[Process]:
+        return iter(self._processes)
+
+    def add(self, process: Process, *, seconds: float = 20.0, is_ready: Callable[[], bool] | None = None) -> Process:
+        """Start ``process``, wait until it is ready, and take care of its end even if it never is."""
+        self._processes.append(process)
+        return process.start().wait_ready(seconds, is_ready)
+
+    def stop(self) -> None:
+        """Stop everything."""
+        while self._processes:
+            self._processes.pop().stop()
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.stop()
