@@ -1,0 +1,1 @@
+"""The kernel: what all steps of a request share."""

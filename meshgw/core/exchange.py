@@ -1,0 +1,256 @@
+"""Exchange: one request and its answer, from the caller's first byte to the end of the accounting.
+
+Source: ARCHITECTURE.md sections 2 and 3. An exchange knows no protocol: server and client protocols fill and read it, filters look at
+it, the walk (``app.walk``) moves it on. On HTTP/1.1 one object serves all requests of a connection and is reset between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from meshgw.core.timers import Timer
+    from meshgw.errors import MeshError
+    from meshgw.naming.dtab import Dtab
+    from meshgw.naming.path import Path
+    from meshgw.wire.context import TraceId
+    from meshgw.wire.headers import Headers
+
+UNKNOWN_LENGTH = -1
+"""A body length that only its end tells."""
+
+
+class Caller(Protocol):
+    """The side an exchange came from: it is given the answer and can be held back."""
+
+    def respond(self, ex: Exchange, body: bytes, *, done: bool) -> None:
+        """Send the answer's head from ``ex`` with the first ``body`` bytes, the only ones if ``done``."""
+        ...
+
+    def inform(self, ex: Exchange, line: bytes, headers: Headers) -> None:
+        """Send an interim (1xx) answer."""
+        ...
+
+    def send_body(self, data: bytes) -> None:
+        """Send more of the answer's body."""
+        ...
+
+    def send_end(self, trailers: list[bytes]) -> None:
+        """End the answer's body."""
+        ...
+
+    def cut(self) -> None:
+        """Break the answer off so that the caller sees that it is incomplete."""
+        ...
+
+    def tunnel(self, ex: Exchange, peer: Upstream, data: bytes) -> None:
+        """The answer switches protocols: send its head, then pass bytes both ways until either side ends."""
+        ...
+
+    def pause_body(self) -> None:
+        """Read no more of the request's body for now."""
+        ...
+
+    def resume_body(self) -> None:
+        """Read on."""
+        ...
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the answer's source should pause."""
+        ...
+
+
+class Upstream(Protocol):
+    """The side an exchange was sent to."""
+
+    def send(self, ex: Exchange) -> None:
+        """Send the request's head and what is known of its body."""
+        ...
+
+    def send_body(self, data: bytes) -> None:
+        """Send more of the request's body."""
+        ...
+
+    def send_end(self, trailers: list[bytes]) -> None:
+        """End the request's body."""
+        ...
+
+    def abandon(self) -> None:
+        """Nobody wants the answer any more: free the connection or stream at once."""
+        ...
+
+    def pause_answer(self) -> None:
+        """Read no more of the answer for now."""
+        ...
+
+    def resume_answer(self) -> None:
+        """Read on."""
+        ...
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the request's source should pause."""
+        ...
+
+
+class Walk(Protocol):
+    """Who moves an exchange on, from step to step and to its end (``app.walk``)."""
+
+    def begin(self, ex: Exchange) -> None:
+        """The request's head is known."""
+        ...
+
+    def refuse(self, ex: Exchange, error: MeshError) -> None:
+        """The head could not be read: count and answer it."""
+        ...
+
+    def caller_failed(self, ex: Exchange, error: MeshError) -> None:
+        """The request became invalid after its head."""
+        ...
+
+    def caller_gone(self, ex: Exchange) -> None:
+        """The caller vanished before its answer was complete."""
+        ...
+
+    def route_changed(self, ex: Exchange) -> None:
+        """The binding it waited for got an answer."""
+        ...
+
+    def addresses_known(self, ex: Exchange) -> None:
+        """The addresses it waited for are known."""
+        ...
+
+    def connected(self, ex: Exchange, upstream: Upstream) -> None:
+        """The connection it waited for is there."""
+        ...
+
+    def connect_failed(self, ex: Exchange, error: MeshError) -> None:
+        """No connection to the endpoint can be had; nothing was sent."""
+        ...
+
+    def answered(self, ex: Exchange, body: bytes, *, done: bool) -> None:
+        """The answer's head is in the exchange; ``body`` are its first bytes, the only ones if ``done``."""
+        ...
+
+    def informed(self, ex: Exchange, line: bytes, headers: Headers) -> None:
+        """An interim answer came."""
+        ...
+
+    def switched(self, ex: Exchange, upstream: Upstream, data: bytes) -> None:
+        """The answer is a switch of protocols: bytes flow freely from now on."""
+        ...
+
+    def failed(self, ex: Exchange, error: MeshError, *, resend: bool) -> None:
+        """No answer, or only a part, will come; ``resend`` tells that the request is known to be safe to send again."""
+        ...
+
+    def finish(self, ex: Exchange) -> None:
+        """The whole answer was handed to the caller's connection."""
+        ...
+
+
+class Exchange:
+    """One request and its answer. Times are monotonic seconds, lengths bytes.
+
+    Request: ``method``, ``target`` (origin form), ``version`` (``b"1.1"``...), ``scheme`` (of an absolute target, else None), ``headers``,
+    ``length`` (0 none, ``UNKNOWN_LENGTH`` until its end). ``body`` holds pieces that could not be sent on yet, ``body_done`` says that all of
+    it arrived, ``request_bytes`` counts it.
+    Route: ``partial`` holds the end hooks to run at the last level when a filter answered there.
+    ``name``, ``dtab`` (local entries or None), ``route``, ``bound``, ``node``, ``upstream``; ``depth`` counts the levels of stacks passed.
+    End: ``ended``, and the whole request's time as ``micros`` and its histogram ``bucket``.
+    Answer: ``status`` (0 none yet), ``status_line``, ``response`` headers, ``response_length``, ``response_bytes``; ``error`` when it was made here.
+    """
+
+    __slots__ = (
+        "arrived",
+        "attempt_started",
+        "attempts",
+        "body",
+        "body_done",
+        "bound",
+        "bucket",
+        "caller",
+        "deadline",
+        "depth",
+        "dtab",
+        "ended",
+        "error",
+        "headers",
+        "length",
+        "local",
+        "method",
+        "micros",
+        "name",
+        "node",
+        "notes",
+        "partial",
+        "peer",
+        "request_bytes",
+        "responded",
+        "response",
+        "response_bytes",
+        "response_length",
+        "route",
+        "scheme",
+        "status",
+        "status_line",
+        "target",
+        "timer",
+        "trace",
+        "trailers",
+        "upgrade",
+        "upstream",
+        "version",
+        "waiting",
+        "walk",
+    )
+
+    caller: Caller
+    walk: Walk
+    headers: Headers
+    response: Headers
+    peer: tuple[str, int]
+    local: tuple[str, int]
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Make ready for the next request of the same caller."""
+        self.method = self.target = self.version = self.status_line = b""
+        self.scheme: bytes | None = None
+        self.upgrade: bytes | None = None
+        self.length = 0
+        self.body: list[bytes] | None = None
+        self.body_done = True
+        self.trailers: list[bytes] | None = None
+        self.request_bytes = self.response_bytes = self.response_length = 0
+        self.arrived = self.attempt_started = self.ended = 0.0
+        self.micros = self.bucket = 0
+        self.name: Path | None = None
+        self.dtab: Dtab | None = None
+        self.trace: TraceId | None = None
+        self.deadline: tuple[int, int] | None = None
+        self.route: Any = None
+        self.bound: Any = None
+        self.node: Any = None
+        self.upstream: Upstream | None = None
+        self.waiting: Any = None
+        self.timer: Timer | None = None
+        self.depth = self.attempts = 0
+        self.status = 0
+        self.responded = False
+        self.error: MeshError | None = None
+        self.notes: dict[str, Any] | None = None
+        self.partial: tuple[Callable[[Exchange], None], ...] | None = None
+
+    def header(self, name: bytes) -> bytes | None:
+        """The request's field ``name`` (lower-case), repeated lines joined by ``, ``; None when absent."""
+        return self.headers.get(name)
+
+    @property
+    def host(self) -> bytes | None:
+        """The request's Host."""
+        return self.headers.seen.get(b"host")

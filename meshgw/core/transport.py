@@ -1,0 +1,346 @@
+"""A data-path TCP connection over a non-blocking socket: immediate sends, a bounded output buffer, explicit half-close and abort.
+
+Source: DATAPATH.md, design point 2. ``send`` is tried at once and the poller is asked for writability only after ``EAGAIN``; reads are
+64 KiB (16 and 256 KiB measured worse). This is a leaf part behind a narrow interface: nothing above it sees a socket.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import Protocol
+
+import attrs
+
+from meshgw.core.reactor import BROKEN, IN, OUT, Poller
+from meshgw.core.timers import Timer, Wheel
+
+READ_SIZE = 65536
+HIGH_WATER = 262144
+"""Bytes waiting to be sent above which the other side should pause reading (four reads)."""
+LOW_WATER = 65536
+LINGER_SECONDS = 2.0
+"""How long a connection that was closed on an error goes on discarding input, so that the peer sees the answer and not a reset."""
+LINGER_BYTES = 1 << 20
+
+
+class Receiver(Protocol):
+    """Who owns a connection and is told what happens on it."""
+
+    def data_received(self, data: bytes) -> None:
+        """Some bytes arrived."""
+        ...
+
+    def eof_received(self) -> None:
+        """The peer will send no more. The connection can still be written to until it is closed."""
+        ...
+
+    def drained(self) -> None:
+        """The output buffer fell below its low mark after having been full."""
+        ...
+
+    def connection_lost(self, reason: str) -> None:
+        """The connection is gone; called once, last, also after ``close`` and ``abort``."""
+        ...
+
+
+@attrs.frozen
+class SocketOptions:
+    """TCP options of a data-path socket (linkerd-config spec 4.3); None leaves the system's default."""
+
+    no_delay: bool = True
+    keep_alive: bool = True
+    receive_buffer: int | None = None
+
+    def apply(self, sock: socket.socket) -> None:
+        """Set the options; an option the address family does not know is left out."""
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            if self.no_delay:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.keep_alive:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+class Connection:
+    """An established connection. Its owner sets ``receiver`` and then calls :meth:`start`."""
+
+    __slots__ = ("_events", "_fd", "_full", "_linger", "_lingered", "_out", "_poller", "_recv", "_send", "_sock", "_state", "_wheel", "receiver")
+
+    def __init__(self, sock: socket.socket, poller: Poller, wheel: Wheel, receiver: Receiver | None = None) -> None:
+        self._sock, self._poller, self._wheel = sock, poller, wheel
+        self._fd = sock.fileno()
+        self._recv, self._send = sock.recv, sock.send
+        self._out: list[bytes] = []
+        self._events = 0
+        self._full = False
+        self._state = _OPEN
+        self._linger: Timer | None = None
+        self._lingered = 0
+        if receiver is not None:
+            self.receiver = receiver
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._events = IN
+        self._poller.watch(self._fd, self._on_events, IN)
+
+    # --- reading
+
+    def _on_events(self, events: int) -> None:
+        if events & IN:
+            try:
+                data = self._recv(READ_SIZE)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._lost(_describe(error))
+                return
+            if self._state > _PARKED:
+                self._discard(data)
+            elif data:
+                self.receiver.data_received(data)
+            else:
+                self._ask(self._events & ~IN)
+                self.receiver.eof_received()
+        elif events & BROKEN and not self._events & IN:
+            self._park()
+            return
+        elif events & BROKEN:
+            self._lost(_describe_pending(self._sock))
+            return
+        if events & OUT and self._state < _GONE:
+            self._flush()
+
+    def _park(self) -> None:
+        """A paused connection broke: unread bytes may wait, so it is looked at again on resume, or lost now when closing."""
+        if self._state == _OPEN and not self._out:
+            self._poller.forget(self._fd)
+            self._state = _PARKED
+        else:
+            self._lost(_describe_pending(self._sock))
+
+    def pause_reading(self) -> None:
+        """Read nothing until :meth:`resume_reading`; the peer is held back by TCP once its window is full."""
+        if self._events & IN and self._state == _OPEN:
+            self._ask(self._events & ~IN)
+
+    def resume_reading(self) -> None:
+        """Go on reading after :meth:`pause_reading`."""
+        if self._state == _PARKED:
+            self._state = _OPEN
+            self._events = IN
+            self._poller.watch(self._fd, self._on_events, IN)
+        elif not self._events & IN and self._state == _OPEN:
+            self._ask(self._events | IN)
+
+    def _ask(self, events: int) -> None:
+        if events != self._events:
+            self._events = events
+            self._poller.change(self._fd, events)
+
+    # --- writing
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much output waits that the source of it should pause until ``drained``."""
+        return self._full
+
+    @property
+    def is_open(self) -> bool:
+        """Whether bytes can still be written."""
+        return self._state == _OPEN or self._state == _PARKED
+
+    def write(self, data: bytes) -> None:
+        """Send ``data`` now, or keep what the socket does not take; ignored once closed."""
+        if self._state:
+            if self._state == _PARKED:
+                self._lost("connection reset by peer")
+            return
+        if self._out:
+            self._keep(data)
+            return
+        try:
+            sent = self._send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            # told from the loop, not from inside the owner's call, so that an owner never sees itself end half-way
+            self._state = _BROKEN
+            reason = _describe(error)
+            self._wheel.soon(lambda: self._lost(reason))
+            return
+        if sent < len(data):
+            self._keep(data[sent:] if sent else data)
+            self._ask(self._events | OUT)
+
+    def _keep(self, data: bytes) -> None:
+        self._out.append(data)
+        if not self._full and sum(map(len, self._out)) > HIGH_WATER:
+            self._full = True
+
+    def _flush(self) -> None:
+        out = self._out
+        data = b"".join(out) if len(out) > 1 else out[0] if out else b""
+        try:
+            sent = self._send(data) if data else 0
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._lost(_describe(error))
+            return
+        rest = data[sent:]
+        self._out = [rest] if rest else []
+        if not rest:
+            self._ask(self._events & ~OUT)
+            if self._state == _CLOSING:
+                self._shut()
+                return
+        if self._full and len(rest) <= LOW_WATER:
+            self._full = False
+            self.receiver.drained()
+
+    # --- ending
+
+    def close(self) -> None:
+        """Send what waits, then end the connection; input is discarded for a short while so that the peer can read the answer."""
+        if self._state == _PARKED:
+            self._lost("closed")
+        elif self._state == _OPEN:
+            self._state = _CLOSING
+            if self._out:
+                self._ask(OUT)
+            else:
+                self._shut()
+
+    def close_now(self) -> None:
+        """End the connection at once without lingering; for peers that have nothing under way."""
+        if self._state < _GONE:
+            self._lost("closed")
+
+    def abort(self) -> None:
+        """Reset the connection: the peer learns that what it got is not complete."""
+        if self._state < _GONE:
+            try:
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+            except OSError:
+                pass  # the socket is broken already
+            self._lost("aborted")
+
+    def write_eof(self) -> None:
+        """Half-close: say that nothing more will be sent, and go on reading. Used by tunnels once their output is sent."""
+        if self._state == _OPEN and not self._out:
+            try:
+                self._sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # the peer is gone; reading will tell
+
+    def _shut(self) -> None:
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self._lost(_describe(error))
+            return
+        self._state = _LINGERING
+        self._ask(IN)
+        self._linger = self._wheel.after(LINGER_SECONDS, self._end_linger)
+
+    def _discard(self, data: bytes) -> None:
+        self._lingered += len(data)
+        if not data or self._lingered > LINGER_BYTES:
+            self._end_linger()
+
+    def _end_linger(self) -> None:
+        if self._state < _GONE:
+            self._lost("closed")
+
+    def _lost(self, reason: str) -> None:
+        if self._state >= _GONE:
+            return
+        self._state = _GONE
+        if self._linger is not None:
+            self._linger.cancel()
+        self._poller.forget(self._fd)
+        self._sock.close()
+        self._out = []
+        self.receiver.connection_lost(reason)
+
+
+_OPEN, _PARKED, _BROKEN, _CLOSING, _LINGERING, _GONE = range(6)
+
+
+class Connecting:
+    """One attempt to connect: calls ``done(connection, "")`` or ``done(None, reason)`` once, within ``timeout`` seconds."""
+
+    __slots__ = ("_done", "_poller", "_sock", "_timer", "_wheel")
+
+    def __init__(self, poller: Poller, wheel: Wheel, done: ConnectDone) -> None:
+        self._poller, self._wheel, self._done = poller, wheel, done
+        self._sock: socket.socket | None = None
+        self._timer: Timer | None = None
+
+    def start(self, host: str, port: int, timeout: float, options: SocketOptions) -> None:
+        """Begin to connect to a literal address."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:
+            reason = _describe(error)
+            self._wheel.soon(lambda: self._done(None, reason))
+            return
+        self._sock = sock
+        sock.setblocking(False)
+        options.apply(sock)
+        code = sock.connect_ex((host, port))
+        if code in (0, errno.EINPROGRESS):
+            self._poller.watch(sock.fileno(), self._on_events, OUT)
+            self._timer = self._wheel.after(timeout, lambda: self._fail(f"connect timed out after {timeout:g} s"))
+        else:
+            self._wheel.soon(lambda: self._fail(os.strerror(code)))
+
+    def cancel(self) -> None:
+        """Give up; ``done`` is not called."""
+        self._release(close=True)
+
+    def _on_events(self, _events: int) -> None:
+        sock = self._sock
+        if sock is None:
+            return
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._fail(os.strerror(code))
+            return
+        self._release(close=False)
+        self._done(Connection(sock, self._poller, self._wheel), "")
+
+    def _fail(self, reason: str) -> None:
+        if self._sock is not None:
+            self._release(close=True)
+            self._done(None, reason)
+
+    def _release(self, *, close: bool) -> None:
+        sock, self._sock = self._sock, None
+        if self._timer is not None:
+            self._timer.cancel()
+        if sock is not None:
+            self._poller.forget(sock.fileno())
+            if close:
+                sock.close()
+
+
+class ConnectDone(Protocol):
+    """Called once with the outcome of connecting."""
+
+    def __call__(self, connection: Connection | None, reason: str) -> None: ...
+
+
+def _describe(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+def _describe_pending(sock: socket.socket) -> str:
+    try:
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    except OSError as error:
+        return _describe(error)
+    return os.strerror(code) if code else "connection closed by peer"

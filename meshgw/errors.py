@@ -1,0 +1,256 @@
+"""Every error a request or a start-up can end with: what failed, in which phase, whether the request may be tried again.
+
+Source: linkerd-config spec 5.8 (generated error responses). An error carries fields and builds its sentence on demand; how it is
+answered on a wire is decided by ``status`` here and the protocol's reply writer. This module imports nothing of meshgw.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import attrs
+
+
+class MeshError(Exception):
+    """Root of all errors meshgw raises on purpose.
+
+    ``phase`` names the step that failed, ``status`` is the HTTP status it is answered with, ``retry_safe`` tells that
+    the request is known not to have reached a service, so that it may be sent again whatever its method.
+    """
+
+    phase: ClassVar[str] = "internal"
+    status: ClassVar[int] = 502
+    retry_safe: ClassVar[bool] = False
+
+
+@attrs.frozen(kw_only=True)
+class BadRequest(MeshError):
+    """The caller's message breaks the protocol or a limit; it is answered with ``code`` and the connection is closed."""
+
+    phase: ClassVar[str] = "receive"
+    reason: str
+    code: int = 400
+
+    @property
+    def status(self) -> int:  # type: ignore[override]  # the only error whose status varies by instance
+        """The HTTP status of the answer."""
+        return self.code
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+@attrs.frozen(kw_only=True)
+class Refused(MeshError):
+    """A filter answered the request itself with ``code``; its reply has the reason."""
+
+    phase: ClassVar[str] = "filter"
+    code: int
+
+    @property
+    def status(self) -> int:  # type: ignore[override]  # varies by instance, as in BadRequest
+        """The HTTP status of the answer."""
+        return self.code
+
+    def __str__(self) -> str:
+        return f"answered {self.code} by a filter"
+
+
+class IdentifyError(MeshError):
+    """No logical name could be given to the request."""
+
+    phase: ClassVar[str] = "identify"
+    status: ClassVar[int] = 400
+
+
+@attrs.frozen(kw_only=True)
+class Unidentified(IdentifyError):
+    """All identifiers declined; ``reason`` is the last one's (spec 5.2), ``tried`` lists each kind with its reason."""
+
+    request: str
+    reason: str
+    tried: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        text = f"Unknown destination: {self.request} / {self.reason}"
+        if len(self.tried) > 1:
+            text += "".join(f"\n  {kind}: {reason}" for kind, reason in self.tried)
+        return text
+
+
+class BindError(MeshError):
+    """A logical name could not be turned into a bound name."""
+
+    phase: ClassVar[str] = "bind"
+    retry_safe: ClassVar[bool] = True
+
+
+@attrs.frozen(kw_only=True)
+class Unbound(BindError):
+    """The name evaluates to neg, fail or empty (spec 5.8, "Unable to route request!").
+
+    ``steps`` explains the delegation, one line per step, as ``meshgw dtab`` prints it.
+    """
+
+    name: str
+    outcome: str
+    base: tuple[str, ...] = ()
+    override: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = ["Unable to route request!", "", f"service name: {self.name}", "dtab:", "base dtab:"]
+        lines += [f"  {dentry}" for dentry in self.base]
+        lines.append("override dtab:")
+        lines += [f"  {dentry}" for dentry in self.override]
+        lines.append(f"outcome: {self.outcome}")
+        if self.steps:
+            lines.append("resolution:")
+            lines += [f"  {step}" for step in self.steps]
+        return "\n".join(lines)
+
+
+@attrs.frozen(kw_only=True)
+class BindingTimeout(BindError):
+    """Binding did not finish within ``seconds`` (router option ``bindingTimeoutMs``); ``waiting_for`` says for what."""
+
+    name: str
+    seconds: float
+    waiting_for: str = ""
+
+    def __str__(self) -> str:
+        text = f"Exceeded {self.seconds:g}.seconds binding timeout while resolving name: {self.name}"
+        return f"{text} (waiting for {self.waiting_for})" if self.waiting_for else text
+
+
+@attrs.frozen(kw_only=True)
+class NamerError(BindError):
+    """A lookup failed: unknown namer, recursion limit, a source that never answered well."""
+
+    detail: str
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+class BalanceError(MeshError):
+    """No endpoint could be chosen."""
+
+    phase: ClassVar[str] = "balance"
+    retry_safe: ClassVar[bool] = True
+
+
+@attrs.frozen(kw_only=True)
+class NoEndpoint(BalanceError):
+    """No endpoint of a bound name could take the request (Finagle: NoBrokersAvailable)."""
+
+    service: str
+    bound: str
+    known: int = 0
+    closed: int = 0
+
+    def __str__(self) -> str:
+        if not self.known:
+            detail = "it has no addresses"
+        else:
+            detail = f"{self.known} known, {self.closed} marked dead; see /client_state.json"
+        return (
+            f"Unable to route request!\n\nservice name: {self.service}\nclient name: {self.bound}\n"
+            f"no hosts available: {detail}"
+        )
+
+
+class ConnectError(MeshError):
+    """A connection to an endpoint could not be had; nothing was sent."""
+
+    phase: ClassVar[str] = "connect"
+    retry_safe: ClassVar[bool] = True
+
+
+@attrs.frozen(kw_only=True)
+class ConnectFailed(ConnectError):
+    """Connecting to ``selected`` failed or timed out (spec 5.8, "Unable to establish connection")."""
+
+    selected: str
+    reason: str
+    service: str = ""
+    client: str = ""
+    addresses: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return (
+            f"Unable to establish connection to {self.selected}.\n\nservice name: {self.service}\n"
+            f"client name: {self.client}\naddresses: [{', '.join(self.addresses)}]\n"
+            f"selected address: {self.selected}\nreason: {self.reason}"
+        )
+
+
+@attrs.frozen(kw_only=True)
+class TooManyWaiters(ConnectError):
+    """The endpoint's pool has all connections busy and its queue of waiters is full."""
+
+    selected: str
+    waiting: int
+
+    def __str__(self) -> str:
+        return f"{self.selected}: all pooled connections are busy and {self.waiting} requests are waiting already"
+
+
+class AnswerError(MeshError):
+    """The request was sent, wholly or in part, and no usable answer came back."""
+
+    phase: ClassVar[str] = "answer"
+
+
+@attrs.frozen(kw_only=True)
+class UpstreamClosed(AnswerError):
+    """The endpoint closed or reset the connection before a whole response head."""
+
+    selected: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.selected} closed the connection before answering: {self.reason}"
+
+
+@attrs.frozen(kw_only=True)
+class BadResponse(AnswerError):
+    """The endpoint's response breaks the protocol or a limit."""
+
+    selected: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.selected} sent an invalid response: {self.reason}"
+
+
+class CallerGone(MeshError):
+    """The caller went away before its answer was complete; nobody is left to be told."""
+
+    phase: ClassVar[str] = "answer"
+    status: ClassVar[int] = 499
+
+    def __str__(self) -> str:
+        return "the caller closed the connection"
+
+
+@attrs.frozen(kw_only=True)
+class Draining(MeshError):
+    """The process is shutting down and the grace period of this request ended."""
+
+    phase: ClassVar[str] = "answer"
+    status: ClassVar[int] = 503
+
+    def __str__(self) -> str:
+        return "shutting down: the request did not finish within the grace period"
+
+
+@attrs.frozen(kw_only=True)
+class InternalError(MeshError):
+    """A defect in meshgw or a plug-in, caught at a rim; the log has the traceback."""
+
+    where: str
+    status: ClassVar[int] = 500
+
+    def __str__(self) -> str:
+        return f"internal error in {self.where}; the log has the details"

@@ -1,0 +1,223 @@
+"""The plug-in registry: what a kind is, where kinds are found, and the protocols their objects fulfil.
+
+Source: linkerd-config spec 11. Every kind, meshgw's own included, is announced by an entry point whose name is the id as it is
+written in YAML and whose object is a :class:`Kind`. Only kinds that a configuration names are imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from importlib import metadata
+from random import Random
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+
+from meshgw.core.address import Addr, Bound
+from meshgw.core.live import Live
+from meshgw.errors import MeshError
+from meshgw.naming.dtab import Delegation, Dtab
+from meshgw.naming.path import Path
+from meshgw.naming.tree import NameTree
+
+if TYPE_CHECKING:
+    from meshgw.core.exchange import Exchange
+    from meshgw.telemetry.metrics import Metrics
+
+GROUPS = (
+    "protocols",
+    "identifiers",
+    "namers",
+    "interpreters",
+    "transformers",
+    "balancers",
+    "classifiers",
+    "accruals",
+    "authorizers",
+    "propagators",
+    "telemeters",
+    "announcers",
+)
+
+
+@attrs.frozen(kw_only=True)
+class Kind:
+    """One choice for a ``kind:`` (or ``protocol:``) in the configuration.
+
+    ``config`` is the attrs class of its block, ``build(config, runtime)`` makes the working object without listening,
+    connecting or scheduling. An ``experimental`` kind must be enabled by ``experimental: true``. ``protocols`` limits
+    it to routers of these protocols; empty means any.
+    """
+
+    id: str
+    config: type[Any]
+    build: Callable[..., Any]
+    experimental: bool = False
+    protocols: frozenset[str] = frozenset()
+
+
+@attrs.frozen(kw_only=True)
+class Runtime:
+    """What ``build`` may use: the reactor, a metrics scope, randomness, and ``spawn`` for background coroutines.
+
+    ``resolve`` is the shared DNS resolver: host name to a live address set with the given port (see ``namers.dns``).
+    ``bind`` resolves a name through the interpreter that is being built (global namers, empty dtab); transformers use it.
+    """
+
+    reactor: Any
+    metrics: Metrics
+    random: Random
+    spawn: Callable[[Coroutine[Any, Any, None], str], Callable[[], None]]
+    resolve: Callable[[str, int], Live[Addr]]
+    bind: Callable[[Path], Live[NameTree[Bound]]] | None = None
+
+
+class Namer(Protocol):
+    """A source of addresses, mounted under a prefix. It may also be a Twisted service, which is then started and stopped."""
+
+    def lookup(self, path: Path) -> Live[NameTree[Path | Bound]]:
+        """Resolve ``path`` (without the namer's prefix): a bound leaf, a path to look up again, or neg."""
+        ...
+
+
+class EnumeratingNamer(Namer, Protocol):
+    """A namer that can list the names it knows, for ``/bound-names.json``."""
+
+    def names(self) -> list[Path]:
+        """All names that can be bound now, with the namer's prefix."""
+        ...
+
+
+class Interpreter(Protocol):
+    """Binds logical names by a dtab; may also be a Twisted service."""
+
+    def bind(self, dtab: Dtab, path: Path) -> Live[NameTree[Bound]]:
+        """The live tree of bound names for ``path`` (dtab spec 5.3)."""
+        ...
+
+
+class Delegator(Protocol):
+    """An interpreter that can explain itself."""
+
+    def delegate(self, dtab: Dtab, path: Path) -> Live[Delegation]:
+        """The live delegation tree for ``path`` (dtab spec 6)."""
+        ...
+
+
+class Transformer(Protocol):
+    """Changes bound trees and their addresses (linkerd-config spec 8.3)."""
+
+    def transform(self, tree: Live[NameTree[Bound]]) -> Live[NameTree[Bound]]:
+        """The changed tree; ids of changed leaves get the transformer's ``/%/...`` prefix."""
+        ...
+
+    @property
+    def can_delegate(self) -> bool:
+        """Whether delegations through this transformer can still be explained."""
+        ...
+
+
+class Identifier(Protocol):
+    """Gives a request its logical name."""
+
+    def identify(self, exchange: Exchange) -> Path | str:
+        """The logical name, or the reason why this identifier has none for the request."""
+        ...
+
+
+class KindError(MeshError):
+    """The registry cannot give a kind."""
+
+    phase = "config"
+
+
+@attrs.frozen(kw_only=True)
+class UnknownKind(KindError):
+    """No installed distribution announces the id."""
+
+    group: str
+    id: str
+    known: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"unknown kind {self.id!r}; known: {', '.join(self.known)}"
+
+
+@attrs.frozen(kw_only=True)
+class ConflictingKinds(KindError):
+    """Two distributions announce the same id in one group; the start is refused."""
+
+    group: str
+    id: str
+    distributions: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"kind {self.id!r} of meshgw.{self.group} is announced by several distributions: {', '.join(self.distributions)}"
+
+
+@attrs.frozen(kw_only=True)
+class BrokenKind(KindError):
+    """The announced object could not be imported or is not a Kind of that id."""
+
+    group: str
+    id: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"kind {self.id!r} of meshgw.{self.group} cannot be loaded: {self.reason}"
+
+
+class Registry:
+    """The kinds of all installed distributions, found through entry points and imported on demand."""
+
+    def __init__(self, entry_points: Mapping[str, list[metadata.EntryPoint]] | None = None) -> None:
+        """Read the installed distributions' entry points, or the given ones (``group name → entry points``)."""
+        if entry_points is None:
+            entry_points = {group: list(metadata.entry_points(group=f"meshgw.{group}")) for group in GROUPS}
+        self._points: dict[str, dict[str, list[metadata.EntryPoint]]] = {}
+        for group, points in entry_points.items():
+            found = self._points.setdefault(group, {})
+            for point in points:
+                if point not in found.setdefault(point.name, []):
+                    found[point.name].append(point)
+        self._loaded: dict[tuple[str, str], Kind] = {}
+
+    def known(self, group: str) -> tuple[str, ...]:
+        """The ids announced in ``group``, sorted."""
+        return tuple(sorted(self._points.get(group, {})))
+
+    def kind(self, group: str, id: str) -> Kind:
+        """The kind ``id`` of ``group``. Raises :class:`UnknownKind`, :class:`ConflictingKinds` or :class:`BrokenKind`."""
+        loaded = self._loaded.get((group, id))
+        if loaded is not None:
+            return loaded
+        points = self._points.get(group, {}).get(id)
+        if not points:
+            raise UnknownKind(group=group, id=id, known=self.known(group))
+        if len({point.value for point in points}) > 1:
+            raise ConflictingKinds(group=group, id=id, distributions=tuple(_distribution(point) for point in points))
+        try:
+            kind = points[0].load()
+        except Exception as error:  # noqa: BLE001 - importing a plug-in may raise anything; it becomes a reported problem
+            raise BrokenKind(group=group, id=id, reason=f"{type(error).__name__}: {error}") from error
+        if not isinstance(kind, Kind) or kind.id != id:
+            raise BrokenKind(group=group, id=id, reason=f"{points[0].value} is not a Kind with this id")
+        self._loaded[group, id] = kind
+        return kind
+
+    def distributions(self, group: str, id: str) -> tuple[str, ...]:
+        """The distributions that announce ``id`` in ``group``: none if it is unknown, several if they conflict."""
+        return tuple(sorted({_distribution(point) for point in self._points.get(group, {}).get(id, [])}))
+
+    def check(self) -> list[KindError]:
+        """The conflicts between installed distributions, whether or not a configuration uses the kinds."""
+        return [
+            ConflictingKinds(group=group, id=id, distributions=tuple(_distribution(point) for point in points))
+            for group, found in self._points.items()
+            for id, points in found.items()
+            if len({point.value for point in points}) > 1
+        ]
+
+
+def _distribution(point: metadata.EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else point.value

@@ -1,0 +1,1 @@
+"""Names and their algebra: paths, name trees, dtabs. Pure."""
