@@ -1,0 +1,1 @@
+"""The configuration file: text to typed, frozen classes, with every problem reported at its place."""

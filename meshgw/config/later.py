@@ -1,0 +1,95 @@
+"""Kinds that Linkerd 1.x ships and meshgw does not support yet, or never will, so that a file that uses them is told so.
+
+Source: linkerd-config spec 11, with 3, 4.6, 5.7, 6.2, 7.6, 8 and 9. An id that an installed distribution announces wins over these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+LATER_KINDS: Final[Mapping[str, Mapping[str, str]]] = {
+    "protocols": {
+        "h2": "HTTP/2 and gRPC router",
+        "thrift": "Thrift router",
+        "thriftmux": "ThriftMux router",
+        "mux": "Mux router",
+    },
+    "identifiers": {
+        "io.l5d.header.path": "HTTP/2 identifier by path in a header",
+        "io.l5d.ingress": "Kubernetes ingress identifier",
+    },
+    "namers": {
+        "io.l5d.serversets": "ZooKeeper server set namer",
+        "io.l5d.consul": "Consul namer",
+        "io.l5d.k8s": "Kubernetes namer",
+        "io.l5d.k8s.ns": "Kubernetes namer for one namespace",
+        "io.l5d.k8s.external": "Kubernetes namer for external load balancers",
+        "io.l5d.marathon": "Marathon namer",
+        "io.l5d.zkLeader": "ZooKeeper leader namer",
+        "io.l5d.curator": "Curator namer",
+        "io.l5d.rancher": "Rancher namer",
+        "io.l5d.dnssrv": "DNS SRV namer",
+    },
+    "interpreters": {
+        "io.l5d.namerd": "interpreter over namerd's Thrift interface",
+        "io.l5d.namerd.http": "interpreter over namerd's HTTP interface",
+        "io.l5d.mesh": "interpreter over namerd's gRPC interface",
+        "io.l5d.k8s.configMap": "interpreter with a dtab in a Kubernetes ConfigMap",
+        "io.l5d.consul.interpreter": "interpreter with a dtab in Consul",
+    },
+    "transformers": {
+        "io.l5d.k8s.daemonset": "transformer to the daemonset's endpoint of the same node",
+        "io.l5d.k8s.localnode": "transformer to endpoints of the same node",
+    },
+    "balancers": {
+        "ewma": "balancer by peak EWMA of latency",
+        "aperture": "balancer over a sub-set of endpoints",
+        "heap": "balancer by global least load",
+        "roundRobin": "round-robin balancer",
+    },
+    "classifiers": {
+        "io.l5d.http.nonRetryable5XX": "HTTP classifier",
+        "io.l5d.http.retryableRead5XX": "HTTP classifier",
+        "io.l5d.http.retryableIdempotent5XX": "HTTP classifier",
+        "io.l5d.http.retryableAll5XX": "HTTP classifier",
+        "io.l5d.http.allSuccessful": "HTTP classifier",
+        "io.l5d.h2.nonRetryable5XX": "HTTP/2 classifier",
+        "io.l5d.h2.retryableRead5XX": "HTTP/2 classifier",
+        "io.l5d.h2.retryableIdempotent5XX": "HTTP/2 classifier",
+        "io.l5d.h2.retryableAll5XX": "HTTP/2 classifier",
+        "io.l5d.h2.allSuccessful": "HTTP/2 classifier",
+        "io.l5d.h2.grpc.default": "gRPC classifier",
+        "io.l5d.h2.grpc.compliant": "gRPC classifier",
+        "io.l5d.h2.grpc.alwaysRetryable": "gRPC classifier",
+        "io.l5d.h2.grpc.neverRetryable": "gRPC classifier",
+        "io.l5d.h2.grpc.retryableStatusCodes": "gRPC classifier",
+    },
+    "accruals": {
+        "io.l5d.consecutiveFailures": "failure accrual by consecutive failures",
+        "io.l5d.successRate": "failure accrual by success rate over requests",
+        "io.l5d.successRateWindowed": "failure accrual by success rate over time",
+        "none": "no failure accrual",
+    },
+    "propagators": {
+        "io.l5d.default": "trace propagation in l5d headers",
+        "io.l5d.zipkin": "trace propagation in B3 headers",
+    },
+    "telemeters": {
+        "io.l5d.influxdb": "metrics in InfluxDB's line protocol",
+        "io.l5d.statsd": "metrics to StatsD",
+        "io.l5d.tracelog": "trace log",
+        "io.l5d.recentRequests": "page of recent requests",
+        "io.l5d.zipkin": "traces to Zipkin",
+    },
+    "announcers": {"io.l5d.serversets": "announcer to ZooKeeper server sets"},
+}
+
+_ISTIO: Final = "Istio's discontinued API"
+
+OUT_OF_SCOPE_KINDS: Final[Mapping[str, Mapping[str, str]]] = {
+    "namers": {"io.l5d.k8s.istio": _ISTIO},
+    "interpreters": {"io.l5d.k8s.istio": _ISTIO},
+    "identifiers": {"io.l5d.k8s.istio": _ISTIO, "io.l5d.k8s.istio-ingress": _ISTIO},
+    "authorizers": {"io.l5d.k8s.istio": _ISTIO},
+}

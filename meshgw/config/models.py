@@ -1,0 +1,103 @@
+"""The blocks of a Linkerd 1.x configuration file: the file itself and admin. The blocks of routers are re-exported here.
+
+Source: linkerd-config spec 1.3, 2.1, 2.2 and 9.8. Kinds' blocks stand beside what they configure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import attrs
+
+from meshgw.config.document import Chosen, at_least, option
+from meshgw.config.http import ForwardedHeader, HttpRouterConfig, HttpServerConfig, Labeler
+from meshgw.config.router import BindingCache, RouterConfig, ServerConfig, SocketOptions
+from meshgw.config.scoped import ClientBlock, ClientParams, HostConnectionPool, ServiceBlock, ServiceParams
+from meshgw.config.values import Ip, Port
+
+__all__ = [
+    "AdminConfig",
+    "AdminSecurity",
+    "BindingCache",
+    "ClientBlock",
+    "ClientParams",
+    "Config",
+    "ForwardedHeader",
+    "HostConnectionPool",
+    "HttpRouterConfig",
+    "HttpServerConfig",
+    "Labeler",
+    "RouterConfig",
+    "ServerConfig",
+    "ServiceBlock",
+    "ServiceParams",
+    "SocketOptions",
+    "UsageConfig",
+]
+
+
+def _not_empty(value: Any) -> str | None:
+    return None if value else "At least one router must be specified in the configuration."
+
+
+def _threads(_value: Any) -> str | None:
+    return "has no effect: the admin server shares the reactor of the process and needs no threads"
+
+
+@attrs.frozen(kw_only=True)
+class AdminSecurity:
+    """Which admin pages are served. A path in the blacklist is refused; else its category or the whitelist must allow it."""
+
+    ui_enabled: bool = option(default=True, doc="Serve the pages for people.")
+    control_enabled: bool = option(default=True, doc="Serve what changes the process: shutdown and log levels.")
+    diagnostics_enabled: bool = option(default=True, doc="Serve every other path.")
+    path_whitelist: tuple[re.Pattern[str], ...] = option(default=(), doc="Regular expressions over the whole request path, to be served.")
+    path_blacklist: tuple[re.Pattern[str], ...] = option(default=(), doc="Regular expressions over the whole request path, to be refused.")
+
+
+@attrs.frozen(kw_only=True)
+class AdminConfig:
+    """The admin server."""
+
+    ip: Ip = option(default=Ip("127.0.0.1"), doc="Address to listen on.")
+    port: Port = option(default=Port(9990), doc="Port to listen on.")
+    shutdown_grace_ms: int = option(default=10000, doc="Milliseconds that requests in flight get at shutdown.", check=at_least(0))
+    http_identifier_port: Port | None = option(
+        default=None, doc="Port of a second listener that answers every request with the names its routers would give it.", effective="off"
+    )
+    socket_options: SocketOptions = option(factory=SocketOptions, doc="Options of the admin server's sockets.")
+    security: AdminSecurity | None = option(default=None, doc="Which pages are served.", effective="all")
+    worker_threads: int | None = option(
+        default=None,
+        doc="Linkerd's number of admin threads; accepted without effect, since admin shares the one reactor.",
+        check=at_least(1),
+        notice=_threads,
+    )
+    later: ClassVar[Mapping[str, str]] = {"tls": "TLS"}
+
+
+@attrs.frozen(kw_only=True)
+class UsageConfig:
+    """Linkerd's usage reports. The block is accepted so that files need no change; nothing is ever sent."""
+
+    org_id: str | None = option(default=None, doc="Linkerd's name of the organization; not used.")
+    enabled: bool = option(default=True, doc="Accepted with either value; nothing is ever sent.")
+
+
+@attrs.frozen(kw_only=True)
+class Config:
+    """The whole file."""
+
+    admin: AdminConfig = option(factory=AdminConfig, doc="The admin server.")
+    routers: tuple[Chosen, ...] = option(
+        doc="The routers; at least one.",
+        kinds="protocols",
+        check=_not_empty,
+    )
+    namers: tuple[Chosen, ...] = option(default=(), doc="Sources of addresses; later ones are preferred.", kinds="namers")
+    telemetry: tuple[Chosen, ...] = option(
+        default=(), doc="Exporters of metrics and traces; `/admin/metrics.json` needs none.", kinds="telemeters"
+    )
+    usage: UsageConfig = option(factory=UsageConfig, doc="Linkerd's usage reports; nothing is ever sent.")
