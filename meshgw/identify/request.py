@@ -1,0 +1,324 @@
+"""Identifiers: the logical name of an HTTP request, from its method and host, its path, or a header.
+
+Source: linkerd-config spec 5.2. Names are ``dstPrefix`` plus what the identifier finds; labels keep the request's raw bytes. Ingress
+rules are not here but in ``identify.ingress``.
+
+Hot path: each identifier remembers the paths it made, keyed by the raw bytes they were made from, so that a request like an
+earlier one costs a dictionary lookup and no parsing. Keys come from callers, hence the two limits below.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, Protocol
+
+import attrs
+
+from meshgw.config.document import at_least, option
+from meshgw.errors import BadRequest, Unidentified
+from meshgw.kinds import Kind, Runtime
+from meshgw.naming.path import Path
+
+if TYPE_CHECKING:
+    from meshgw.core.exchange import Exchange
+
+MOST_REMEMBERED: Final = 1024  # as many as the route cache holds paths (dtab spec 5.6); dropped all at once, which needs no order
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
+LONGEST_REMEMBERED: Final = 512  # bytes of a key, so that a memo stays under a megabyte
+
+
+class RequestIdentifier(Protocol):
+    """An identifier of this module: ``kind`` is its id, ``header_names`` are the lower-case names of the headers it looks at."""
+
+    @property
+    def kind(self) -> str:
+        """The id as written in the configuration."""
+        ...
+
+    @property
+    def header_names(self) -> tuple[bytes, ...]:
+        """The lower-case names of the headers to keep at hand."""
+        ...
+
+    def identify(self, ex: Exchange) -> Path | str:
+        """The logical name, or the reason why there is none."""
+        ...
+
+
+class Declined(str):
+    """The last identifier's reason, with those of all that were tried as (kind, reason)."""
+
+    __slots__ = ("tried",)
+
+    tried: tuple[tuple[str, str], ...]
+
+
+def unidentified(ex: Exchange, reason: str) -> Unidentified:
+    """The error for a request that no identifier knows; ``reason`` is what ``identify`` returned."""
+    tried = reason.tried if isinstance(reason, Declined) else ()
+    line = b"%b %b" % (ex.method, ex.target)
+    host, port = ex.peer[:2]
+    request = f'Request("{line.decode("ascii", "backslashreplace")}", from /{host}:{port})'
+    return Unidentified(request=request, reason=str(reason), tried=tried)
+
+
+class MethodAndHost:
+    """``/1.1/<METHOD>/<host in lower case>``, for HTTP/1.0 ``/1.0/<METHOD>``; with ``with_uri`` the URI's segments follow."""
+
+    kind: Final = "io.l5d.methodAndHost"
+    header_names: Final = (b"host",)
+
+    __slots__ = ("_known", "_prefix", "_with_uri")
+
+    def __init__(self, prefix: Path, *, with_uri: bool = False) -> None:
+        self._prefix, self._with_uri = prefix, with_uri
+        self._known: dict[tuple[bytes, ...], Path] = {}
+
+    def identify(self, ex: Exchange) -> Path | str:
+        """The name, or why there is none."""
+        method, host = ex.method, None
+        if ex.version == b"1.1":
+            host = ex.host
+            if not host:
+                return "HTTP/1.1 request missing hostname"
+            key = (method, host, ex.target) if self._with_uri else (method, host)
+        elif ex.version == b"1.0":
+            key = (method, b"", ex.target) if self._with_uri else (method, b"")
+        else:
+            return f"Unknown HTTP version HTTP/{ex.version.decode('ascii', 'backslashreplace')}"
+        path = self._known.get(key)
+        return self._made(key, method, host, ex.target) if path is None else path
+
+    def _made(self, key: tuple[bytes, ...], method: bytes, host: bytes | None, target: bytes) -> Path:
+        name: tuple[bytes, ...] = (b"1.0", method) if host is None else (b"1.1", method, host.lower())
+        if self._with_uri:
+            # Empty segments cannot be labels; a name has no place for them.
+            name += tuple(segment for segment in target.partition(b"?")[0].split(b"/") if segment)
+        path = self._prefix + name
+        if sum(map(len, key)) <= LONGEST_REMEMBERED:
+            if len(self._known) >= MOST_REMEMBERED:
+                self._known.clear()
+            self._known[key] = path
+        return path
+
+
+class _Remembering:
+    """What the identifiers with a key of one byte string share: the memo."""
+
+    __slots__ = ("_known", "_prefix")
+
+    def __init__(self, prefix: Path) -> None:
+        self._prefix = prefix
+        self._known: dict[bytes, Path] = {}
+
+    def _remember(self, key: bytes, path: Path) -> Path:
+        if len(key) <= LONGEST_REMEMBERED:
+            if len(self._known) >= MOST_REMEMBERED:
+                self._known.clear()
+            self._known[key] = path
+        return path
+
+
+class UriPath(_Remembering):
+    """The first ``segments`` of the URI's path; with ``consume`` they are cut from the forwarded URI."""
+
+    kind: Final = "io.l5d.path"
+    header_names: Final[tuple[bytes, ...]] = ()
+
+    __slots__ = ("_consume", "_segments")
+
+    def __init__(self, prefix: Path, *, segments: int = 1, consume: bool = False) -> None:
+        super().__init__(prefix)
+        self._segments, self._consume = segments, consume
+
+    def identify(self, ex: Exchange) -> Path | str:
+        """The name, or why there is none."""
+        target = ex.target
+        limit = target.find(b"?")
+        if limit < 0:
+            limit = len(target)
+        end = 0
+        for _ in range(self._segments):
+            # An empty segment cannot be a label, so it ends the name: `//a` has no first segment.
+            if target[end : end + 1] != b"/" or end + 1 >= limit or target[end + 1] == 0x2F:
+                return "not enough segments in path"
+            end = target.find(b"/", end + 1, limit)
+            if end < 0:
+                end = limit
+        head = target[:end]
+        path = self._known.get(head)
+        if path is None:
+            path = self._remember(head, self._prefix + tuple(head.split(b"/")[1:]))
+        if self._consume:
+            rest = target[end:]
+            ex.target = rest if rest[:1] == b"/" else b"/" + rest
+        return path
+
+
+class HeaderPath(_Remembering):
+    """The value of a header, read as a path."""
+
+    kind: Final = "io.l5d.header"
+
+    __slots__ = ("_absent", "_header", "header_names")
+
+    def __init__(self, prefix: Path, *, header: str = "l5d-name") -> None:
+        super().__init__(prefix)
+        self._header = header.lower().encode("latin-1", "replace")
+        self.header_names = (self._header,)
+        self._absent = f"{header} header is absent"
+
+    def identify(self, ex: Exchange) -> Path | str:
+        """The name, or why there is none. Raises :class:`BadRequest` for a value that is no path."""
+        value = ex.header(self._header)
+        if not value:
+            return self._absent
+        path = self._known.get(value)
+        if path is None:
+            try:
+                name = Path.read(value.decode("latin-1"))
+            except ValueError as error:
+                raise BadRequest(reason=str(error)) from error
+            path = self._remember(value, self._prefix + name)
+        return path
+
+
+class HeaderToken(_Remembering):
+    """The exact value of a header as one label."""
+
+    kind: Final = "io.l5d.header.token"
+
+    __slots__ = ("_absent", "_header", "header_names")
+
+    def __init__(self, prefix: Path, *, header: str = "Host") -> None:
+        super().__init__(prefix)
+        self._header = header.lower().encode("latin-1", "replace")
+        self.header_names = (self._header,)
+        self._absent = f"{header} header is absent"
+
+    def identify(self, ex: Exchange) -> Path | str:
+        """The name, or why there is none."""
+        value = ex.header(self._header)
+        if not value:
+            return self._absent
+        path = self._known.get(value)
+        return self._remember(value, Path((*self._prefix, value))) if path is None else path
+
+
+class Static:
+    """Always the same name."""
+
+    kind: Final = "io.l5d.static"
+    header_names: Final[tuple[bytes, ...]] = ()
+
+    __slots__ = ("_path",)
+
+    def __init__(self, prefix: Path, path: Path) -> None:
+        self._path = prefix + path
+
+    def identify(self, ex: Exchange) -> Path | str:
+        """The name."""
+        return self._path
+
+
+class Chain:
+    """Several identifiers in order: the first name counts; if there is none, the last reason, as :class:`Declined`."""
+
+    kind: Final = "chain"
+
+    __slots__ = ("_identifiers", "header_names")
+
+    def __init__(self, identifiers: Sequence[RequestIdentifier]) -> None:
+        self._identifiers = tuple(identifiers)
+        self.header_names = tuple(dict.fromkeys(name for one in self._identifiers for name in one.header_names))
+
+    def identify(self, ex: Exchange) -> Path | str:
+        """The name, or why there is none. What an identifier raises ends the chain."""
+        for identifier in self._identifiers:
+            found = identifier.identify(ex)
+            if isinstance(found, Path):
+                return found
+        return self._declined(ex)
+
+    def _declined(self, ex: Exchange) -> Declined:
+        # Asked once more for all the reasons: this happens only to requests that fail, so the others need not collect any.
+        tried = tuple((identifier.kind, str(identifier.identify(ex))) for identifier in self._identifiers)
+        declined = Declined(tried[-1][1])
+        declined.tried = tried
+        return declined
+
+
+def chain(identifiers: Sequence[RequestIdentifier]) -> RequestIdentifier:
+    """One identifier for several; a single one is returned as it is. Raises ``ValueError`` for none."""
+    if not identifiers:
+        raise ValueError("a router needs at least one identifier")
+    return identifiers[0] if len(identifiers) == 1 else Chain(identifiers)
+
+
+@attrs.frozen(kw_only=True)
+class MethodAndHostConfig:
+    """Names a request by HTTP version, method and Host header: `/1.1/GET/example.com`; an HTTP/1.0 request as `/1.0/GET`."""
+
+    http_uri_in_dst: bool = option(default=False, doc="Append the segments of the URI's path to the name.")
+
+
+@attrs.frozen(kw_only=True)
+class PathConfig:
+    """Names a request by the first segments of its URI's path."""
+
+    segments: int = option(default=1, doc="How many segments to take; a shorter path has no name.", check=at_least(1))
+    consume: bool = option(default=False, doc="Cut these segments from the URI that is forwarded.")
+
+
+def _header_name(value: str) -> str | None:
+    return None if _TOKEN.fullmatch(value) else "must be the name of an HTTP header"
+
+
+@attrs.frozen(kw_only=True)
+class HeaderConfig:
+    """Names a request by a header whose value is a path."""
+
+    header: str = option(default="l5d-name", doc="The header that holds the path, which begins with `/`.", check=_header_name)
+
+
+@attrs.frozen(kw_only=True)
+class HeaderTokenConfig:
+    """Names a request by the exact value of a header, taken as one label."""
+
+    header: str = option(default="Host", doc="The header that holds the label.", check=_header_name)
+
+
+@attrs.frozen(kw_only=True)
+class StaticConfig:
+    """Gives every request the same name."""
+
+    path: Path = option(doc="The name.")
+
+
+def _build_method_and_host(config: MethodAndHostConfig, runtime: Runtime, *, prefix: Path) -> MethodAndHost:
+    return MethodAndHost(prefix, with_uri=config.http_uri_in_dst)
+
+
+def _build_path(config: PathConfig, runtime: Runtime, *, prefix: Path) -> UriPath:
+    return UriPath(prefix, segments=config.segments, consume=config.consume)
+
+
+def _build_header(config: HeaderConfig, runtime: Runtime, *, prefix: Path) -> HeaderPath:
+    return HeaderPath(prefix, header=config.header)
+
+
+def _build_header_token(config: HeaderTokenConfig, runtime: Runtime, *, prefix: Path) -> HeaderToken:
+    return HeaderToken(prefix, header=config.header)
+
+
+def _build_static(config: StaticConfig, runtime: Runtime, *, prefix: Path) -> Static:
+    return Static(prefix, config.path)
+
+
+_HTTP: Final = frozenset({"http"})
+METHOD_AND_HOST = Kind(id=MethodAndHost.kind, config=MethodAndHostConfig, build=_build_method_and_host, protocols=_HTTP)
+PATH = Kind(id=UriPath.kind, config=PathConfig, build=_build_path, protocols=_HTTP)
+HEADER = Kind(id=HeaderPath.kind, config=HeaderConfig, build=_build_header, protocols=_HTTP)
+HEADER_TOKEN = Kind(id=HeaderToken.kind, config=HeaderTokenConfig, build=_build_header_token, protocols=_HTTP)
+STATIC = Kind(id=Static.kind, config=StaticConfig, build=_build_static, protocols=_HTTP)
