@@ -1,0 +1,95 @@
+"""Who may use which admin path: the configured categories, and the defence against requests a browser was tricked into.
+
+Source: linkerd-config spec 2.2. Linkerd has no defence of the second kind; meshgw refuses a change that a page of another origin
+asks for, and one whose Host is a foreign name that was made to resolve to this address (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+_UI = re.compile(
+    r"/|/files/.*|/admin/files/.*|/config\.json|/metrics\.json|/admin/metrics\.json|/admin/metrics|/delegator|/delegator\.json|/logging|/help"
+)
+_CONTROL = re.compile(r"/admin/shutdown|/logging\.json")
+
+
+class AdminSecurity:
+    """The ``admin.security`` block as a decision. Regular expressions must match a whole path; a blacklisted path is never served."""
+
+    def __init__(
+        self,
+        *,
+        ui_enabled: bool = True,
+        control_enabled: bool = True,
+        diagnostics_enabled: bool = True,
+        whitelist: Sequence[str] = (),
+        blacklist: Sequence[str] = (),
+    ) -> None:
+        """Raises ValueError for what is not a regular expression."""
+        self._ui, self._control, self._diagnostics = ui_enabled, control_enabled, diagnostics_enabled
+        self._white = [_compiled(pattern) for pattern in whitelist]
+        self._black = [_compiled(pattern) for pattern in blacklist]
+
+    def serves(self, path: str) -> bool:
+        """Whether ``path`` is served at all; if not, the answer is an empty 404."""
+        if any(pattern.fullmatch(path) for pattern in self._black):
+            return False
+        if _UI.fullmatch(path):
+            enabled = self._ui
+        elif _CONTROL.fullmatch(path):
+            enabled = self._control
+        else:
+            enabled = self._diagnostics
+        return enabled or any(pattern.fullmatch(path) for pattern in self._white)
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
+
+
+def refusal(host: str, origin: str | None, fetch_site: str | None, names: Collection[str]) -> str | None:
+    """Why a request that changes something is refused, or None.
+
+    ``host``, ``origin`` and ``fetch_site`` are the headers Host, Origin and Sec-Fetch-Site; ``names`` are the host names
+    under which this server is known to browsers, besides ``localhost`` and addresses. Only browsers send the latter two
+    headers, so that command-line clients are not affected.
+    """
+    if origin is None and fetch_site is None:
+        return None
+    if fetch_site is not None and fetch_site not in ("same-origin", "none"):
+        return f"a page of another site may not change anything here (Sec-Fetch-Site: {fetch_site})"
+    if origin is not None and _authority(origin) != host.lower():
+        return "a page of another origin may not change anything here (Origin differs from Host)"
+    name = _host_name(host)
+    if name != "localhost" and name not in names and not _is_address(name):
+        return f"{name!r} is not a known name of this server; use its address or localhost"
+    return None
+
+
+def _host_name(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # a bracket without its partner
+        return ""
+
+
+def _authority(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True

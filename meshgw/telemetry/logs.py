@@ -1,0 +1,146 @@
+"""The process log: text or JSON lines, with a level per logger that can be changed while running.
+
+Source: linkerd-config spec 2.4 (``/logging.json``) and 1.1 (``-log.level``). A logger is a namespace of ``twisted.logger``; what
+:class:`LogLevels` turns away is never formatted. A level set for ``meshgw.bind`` holds for ``meshgw.bind.cache`` too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from twisted.logger import (
+    FilteringLogObserver,
+    ILogFilterPredicate,
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    PredicateResult,
+    eventAsText,
+    globalLogBeginner,
+)
+from zope.interface import implementer
+
+ROOT = "root"
+MOST_LOGGERS = 1000  # names seen so far; a plug-in that invents names must not grow the table without end
+
+LEVELS = {"ALL": 0, "TRACE": 5, "DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50, "FATAL": 50, "OFF": 100}
+"""Linkerd's names and their rank; Twisted has nothing above critical, so that FATAL lets through the same."""
+
+_RANKS = {LogLevel.debug: 10, LogLevel.info: 20, LogLevel.warn: 30, LogLevel.error: 40, LogLevel.critical: 50}
+_NAMES = {LogLevel.debug: "DEBUG", LogLevel.info: "INFO", LogLevel.warn: "WARNING", LogLevel.error: "ERROR", LogLevel.critical: "CRITICAL"}
+
+
+def level_named(text: str) -> str:
+    """The level in its canonical spelling. Raises ValueError ``Illegal log level: X`` (spec 1.2)."""
+    if text.upper() not in LEVELS:
+        raise ValueError(f"Illegal log level: {text}; known: {', '.join(LEVELS)}")
+    return text.upper()
+
+
+@implementer(ILogFilterPredicate)
+class LogLevels:
+    """The level of each logger; as a predicate it says whether an event is to be logged.
+
+    ``known`` are loggers to list before they have said anything; others are added as they are first heard of.
+    """
+
+    def __init__(self, root: str = "INFO", known: Iterable[str] = ()) -> None:
+        self._set = {ROOT: level_named(root)}
+        self._known: dict[str, None] = dict.fromkeys(known)  # an ordered set
+        self._ranks: dict[str, int] = {}
+
+    def loggers(self) -> list[tuple[str, str]]:
+        """All known loggers with their level, inherited if none was set, by name."""
+        return sorted((name, self.level(name)) for name in (ROOT, *self._known))
+
+    def level(self, name: str) -> str:
+        """The level in effect for a logger."""
+        while name:
+            if name in self._set:
+                return self._set[name]
+            name = name.rpartition(".")[0]
+        return self._set[ROOT]
+
+    def set(self, name: str, level: str) -> bool:
+        """Set the level of a known logger; False, and no change, if the logger or the level is unknown."""
+        if level.upper() not in LEVELS or (name != ROOT and name not in self._known):
+            return False
+        self._set[name] = level.upper()
+        self._ranks.clear()
+        return True
+
+    def __call__(self, event: LogEvent) -> Any:  # a constant of PredicateResult; their class has no annotations
+        namespace = str(event.get("log_namespace") or ROOT)
+        least = self._ranks.get(namespace)
+        if least is None:
+            least = self._learned(namespace)
+        rank = 5 if "txaio_trace" in event else _RANKS.get(event.get("log_level", LogLevel.info), 20)
+        return PredicateResult.maybe if rank >= least else PredicateResult.no
+
+    def _learned(self, namespace: str) -> int:
+        name = namespace
+        while name and name != ROOT and name not in self._known and len(self._known) < MOST_LOGGERS:
+            self._known[name] = None
+            name = name.rpartition(".")[0]
+        rank = LEVELS[self.level(namespace)]
+        if len(self._ranks) < MOST_LOGGERS:
+            self._ranks[namespace] = rank
+        return rank
+
+
+def log_observer(stream: TextIO, levels: LogLevels, *, as_json: bool = False) -> ILogObserver:
+    """An observer that writes what ``levels`` lets through to ``stream``, one event a line (a traceback follows indented)."""
+    line: Callable[[LogEvent], str] = json_line if as_json else text_line
+
+    @implementer(ILogObserver)
+    class Lines:
+        def __call__(self, event: LogEvent) -> None:
+            stream.write(line(event) + "\n")
+            stream.flush()
+
+    return FilteringLogObserver(Lines(), [levels])
+
+
+def start_logging(stream: TextIO, levels: LogLevels, *, as_json: bool = False) -> None:
+    """Send the log of the process to ``stream``; for a process whose logging nobody else has begun."""
+    globalLogBeginner.beginLoggingTo([log_observer(stream, levels, as_json=as_json)], redirectStandardIO=False)
+
+
+def text_line(event: LogEvent) -> str:
+    """``2024-01-31T12:00:00.000Z WARNING meshgw.bind: message``; further lines of a message are indented, so none can be forged."""
+    logger = event.get("log_namespace") or ROOT
+    return f"{_time(event)} {_level(event)} {logger}: {_printable(_message(event, traceback=True))}"
+
+
+def json_line(event: LogEvent) -> str:
+    """A JSON object with time, level, logger, message, the event's own fields and the traceback, if any."""
+    entry: dict[str, Any] = {"time": _time(event), "level": _level(event), "logger": event.get("log_namespace") or ROOT}
+    entry["message"] = _message(event, traceback=False)
+    for name, value in event.items():
+        if not name.startswith("log_") and name not in entry:
+            entry[name] = value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+    if "log_failure" in event:
+        entry["traceback"] = event["log_failure"].getTraceback()
+    return json.dumps(entry, default=str)
+
+
+def _message(event: LogEvent, *, traceback: bool) -> str:
+    return eventAsText(event, includeTraceback=traceback, includeTimestamp=False, includeSystem=False)
+
+
+def _time(event: LogEvent) -> str:
+    moment = datetime.fromtimestamp(float(event.get("log_time", 0.0)), UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"
+
+
+def _level(event: LogEvent) -> str:
+    return _NAMES.get(event.get("log_level", LogLevel.info), "INFO")
+
+
+def _printable(text: str) -> str:
+    lines = text.rstrip("\n").split("\n")
+    clean = ["".join([letter if letter.isprintable() or letter == "\t" else f"\\x{ord(letter):02x}" for letter in line]) for line in lines]
+    return "\n    ".join(clean)

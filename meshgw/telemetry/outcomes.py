@@ -1,0 +1,145 @@
+"""Request accounting of one scope at the least cost per request; the exported metrics are derived from it.
+
+Source: linkerd-config spec 9.9 (names and counting rules). A request costs one addition when it begins, and one dictionary
+lookup and a few additions when it ends: everything a status tells (success, class, histogram) is worked out at export.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, MutableMapping
+
+from meshgw.telemetry.histogram import Window, joined
+
+CLASSIFIED_FAILURE = "com.twitter.finagle.service.ResponseClassificationSyntheticException"
+"""The exception name under which Linkerd counts an answer that was classified as a failure; dashboards look for it."""
+
+MAX_CELLS = 64  # statuses and exception names of one scope; what a server may invent must not grow the table without end
+MICROS_PER_MS = 1000
+
+Names = tuple[str, ...]
+
+
+class Cell:
+    """The requests that ended in one way: how many ever, and their latencies (microseconds) in this interval."""
+
+    __slots__ = ("buckets", "count", "error", "status", "success", "sum", "window")
+
+    def __init__(self, status: int, success: bool, error: str) -> None:
+        self.status, self.success, self.error = status, success, error
+        self.count = 0
+        self.sum = 0
+        self.buckets: defaultdict[int, int] = defaultdict(int)
+        self.window: Window | None = None
+
+    def rotate(self) -> None:
+        """End the interval."""
+        self.window = Window(self.sum / MICROS_PER_MS, self.buckets, MICROS_PER_MS)
+        self.buckets, self.sum = defaultdict(int), 0
+
+
+class Outcomes:
+    """Counts requests by how they ended. ``folded`` is called when an outcome is counted under a coarser one for lack of room."""
+
+    __slots__ = ("_cells", "_folded", "_pending", "_rotated", "_status", "finished", "started")
+
+    def __init__(self, *, status: bool, pending: bool, folded: Callable[[], None]) -> None:
+        self.started = 0
+        self.finished = 0
+        self._cells: dict[int | str, Cell] = {}
+        self._status, self._pending, self._folded = status, pending, folded
+        self._rotated = False
+
+    def began(self) -> None:
+        """A request started."""
+        self.started += 1
+
+    def ended(self, status: int, success: bool, bucket: int, micros: int) -> None:
+        """A request was answered with ``status``; ``bucket`` is ``bucket_of(micros)``, worked out once for all scopes."""
+        self.finished += 1
+        key = status if success else -status
+        cell = self._cells.get(key)
+        if cell is None:
+            cell = self._cell(key, status, success)
+        cell.count += 1
+        cell.sum += micros
+        cell.buckets[bucket] += 1
+
+    def failed(self, exception_name: str, bucket: int, micros: int) -> None:
+        """A request ended without an answer, by the error of that name."""
+        self.finished += 1
+        cell = self._cells.get(exception_name)
+        if cell is None:
+            cell = self._error_cell(exception_name)
+        cell.count += 1
+        cell.sum += micros
+        cell.buckets[bucket] += 1
+
+    @property
+    def pending(self) -> int:
+        """Requests started and not ended yet."""
+        return self.started - self.finished
+
+    def _cell(self, key: int, status: int, success: bool) -> Cell:
+        if len(self._cells) >= MAX_CELLS:
+            self._folded()
+            status = status // 100 * 100
+            key = status if success else -status
+        return self._cells.setdefault(key, Cell(status, success, "" if success else CLASSIFIED_FAILURE))
+
+    def _error_cell(self, name: str) -> Cell:
+        if len(self._cells) >= MAX_CELLS:
+            self._folded()
+            name = "other"
+        return self._cells.setdefault(name, Cell(0, False, name))
+
+    def rotate(self) -> None:
+        """End the interval of all latency histograms."""
+        self._rotated = True
+        for cell in self._cells.values():
+            cell.rotate()
+
+    def collect(
+        self,
+        names: Names,
+        counters: MutableMapping[Names, int],
+        gauges: MutableMapping[Names, float],
+        histograms: MutableMapping[Names, Window],
+    ) -> None:
+        """Add the metrics derived from the counts to those of a snapshot, under ``names``."""
+        cells = list(self._cells.values())
+        counters[(*names, "requests")] = sum(cell.count for cell in cells)
+        counters[(*names, "success")] = sum(cell.count for cell in cells if cell.success)
+        counters[(*names, "failures")] = sum(cell.count for cell in cells if not cell.success)
+        for cell in cells:
+            if not cell.success:
+                _add(counters, (*names, "failures", cell.error), cell.count)
+        if self._pending:
+            gauges[(*names, "pending")] = float(self.pending)
+        if self._rotated:
+            histograms[(*names, "request_latency_ms")] = _window(cells)
+        if self._status:
+            self._collect_status(names, cells, counters, histograms)
+
+    def _collect_status(
+        self, names: Names, cells: list[Cell], counters: MutableMapping[Names, int], histograms: MutableMapping[Names, Window]
+    ) -> None:
+        classes: dict[str, list[Cell]] = {}
+        for cell in cells:
+            label = f"{cell.status // 100}XX" if cell.status else "error"
+            classes.setdefault(label, []).append(cell)
+            if cell.status:
+                _add(counters, (*names, "status", str(cell.status)), cell.count)
+        for label, members in classes.items():
+            counters[(*names, "status", label)] = sum(cell.count for cell in members)
+            if self._rotated:
+                histograms[(*names, "time", label)] = _window(members)
+
+
+def _add(counters: MutableMapping[Names, int], names: Names, count: int) -> None:
+    counters[names] = counters.get(names, 0) + count
+
+
+def _window(cells: Iterable[Cell]) -> Window:
+    windows = [cell.window for cell in cells if cell.window is not None and cell.window.buckets]
+    return windows[0] if len(windows) == 1 else joined(windows or [Window(0.0, {}, MICROS_PER_MS)])

@@ -1,0 +1,422 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+import pytest
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.logger import globalLogPublisher
+from twisted.python.failure import Failure
+
+from meshgw.admin.api import RouterView
+from meshgw.admin.security import AdminSecurity
+from meshgw.admin.site import MAX_BODY, AdminSite
+from meshgw.core.live import Live, Source, constant, failed
+from meshgw.errors import NamerError
+from meshgw.naming.delegation import DelegateNeg, Delegation
+from meshgw.naming.dtab import Dtab
+from meshgw.naming.path import Path
+from meshgw.telemetry.export import Prometheus
+from meshgw.telemetry.logs import LogLevels
+from meshgw.telemetry.metrics import Metrics, Snapshot
+
+HOST = "127.0.0.1:9990"
+
+
+class Explains:
+    """An interpreter that records what it is asked and answers with a live value of the test's choice."""
+
+    def __init__(self, answer: Callable[[Path], Live[Delegation]]) -> None:
+        self.answer = answer
+        self.asked: list[tuple[str, str]] = []
+
+    def bind(self, dtab: Dtab, path: Path) -> Any:
+        raise NotImplementedError
+
+    def delegate(self, dtab: Dtab, path: Path) -> Live[Delegation]:
+        self.asked.append((dtab.show(), path.show()))
+        return self.answer(path)
+
+
+class BindsOnly:
+    def bind(self, dtab: Dtab, path: Path) -> Any:
+        raise NotImplementedError
+
+
+def neg(path: Path) -> Live[Delegation]:
+    return constant(DelegateNeg(path, None))
+
+
+class Gateway:
+    """A gateway with two routers that records its shutdown."""
+
+    def __init__(self) -> None:
+        self.metrics = Metrics()
+        self.metrics.counter("rt", "http", "x").incr(3)
+        self.first, self.default = Explains(neg), Explains(neg)
+        dtab = Dtab.read("/svc=>/#/io.l5d.fs")
+        self.routers: Mapping[str, RouterView] = {
+            "one": RouterView("one", dtab, self.first),
+            "<two>": RouterView("<two>", dtab, BindsOnly()),
+        }
+        self.telemeters: Sequence[Any] = [Prometheus("/admin/metrics/prometheus", "")]
+        self.names: list[str] = []
+        self.ended: list[float | None] = []
+
+    @property
+    def default_interpreter(self) -> Explains:
+        return self.default
+
+    def config_json(self) -> str:
+        return '{"routers":[]}'
+
+    def snapshot(self) -> Snapshot:
+        return self.metrics.snapshot()
+
+    def bound_names(self) -> Sequence[str]:
+        return self.names
+
+    def client_state(self) -> Mapping[str, Any]:
+        return {"/#/x": {"state": "bound", "addresses": ["127.0.0.1:80"]}}
+
+    def server_info(self) -> Mapping[str, Any]:
+        return {"name": "meshgw", "version": "1<2"}
+
+    def shutdown(self, grace_seconds: float | None) -> None:
+        self.ended.append(grace_seconds)
+
+
+@attrs.frozen
+class Reply:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+
+class Browser:
+    """Sends requests to an admin site over an in-memory connection each."""
+
+    def __init__(self, gateway: Gateway | None = None, security: AdminSecurity | None = None) -> None:
+        self.gateway, self.clock, self.levels = gateway or Gateway(), Clock(), LogLevels(known=["meshgw"])
+        self.site = AdminSite(
+            self.gateway,
+            security=security or AdminSecurity(),
+            levels=self.levels,
+            as_json=lambda node: {"type": type(node).__name__, "path": node.path.show()},
+            reactor=self.clock,
+        )
+
+    def connect(self) -> tuple[Any, StringTransport]:
+        transport = StringTransport()
+        protocol: Any = self.site.buildProtocol(None)
+        protocol.makeConnection(transport)
+        return protocol, transport
+
+    def send(self, method: str, target: str, body: bytes = b"", **headers: str) -> tuple[Any, StringTransport]:
+        protocol, transport = self.connect()
+        fields = {"Host": HOST} | {name.replace("_", "-"): value for name, value in headers.items()}
+        if body:
+            fields["Content-Length"] = str(len(body))
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        protocol.dataReceived(f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode() + body)
+        return protocol, transport
+
+    def ask(self, method: str, target: str, body: bytes = b"", **headers: str) -> Reply:
+        return read(self.send(method, target, body, **headers)[1])
+
+    def get(self, target: str, **headers: str) -> Reply:
+        return self.ask("GET", target, **headers)
+
+    def post(self, target: str, body: bytes = b"", **headers: str) -> Reply:
+        return self.ask("POST", target, body, **headers)
+
+
+def read(transport: StringTransport) -> Reply:
+    head, _, body = transport.value().partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    fields = (line.partition(": ") for line in lines)
+    return Reply(int(first.split()[1]), {name.lower(): value for name, _, value in fields}, body)
+
+
+def test_ping_answers_pong() -> None:
+    reply = Browser().get("/admin/ping")
+    assert (reply.status, reply.body, reply.headers["content-type"]) == (200, b"pong", "text/plain;charset=UTF-8")
+    assert "server" not in reply.headers and reply.headers["x-content-type-options"] == "nosniff"
+
+
+def test_head_has_the_length_and_no_body() -> None:
+    reply = Browser().ask("HEAD", "/admin/ping")
+    assert (reply.status, reply.body, reply.headers["content-length"]) == (200, b"", "4")
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/admin/", "/admin/ping/", "/admin%2Fping", "//admin/ping"])
+def test_unknown_path_is_not_found(path: str) -> None:
+    assert Browser().get(path).status == 404
+
+
+def test_admin_lists_all_paths_sorted() -> None:
+    paths = Browser().get("/admin").text.splitlines()
+    assert paths == sorted(paths)
+    assert {"/", "/admin", "/admin/shutdown", "/admin/metrics/prometheus", "/metrics", "/delegator.json"} <= set(paths)
+    assert Browser().get("/admin/index.txt").text.splitlines() == paths
+
+
+def test_index_page_is_escaped_and_guarded() -> None:
+    reply = Browser().get("/")
+    assert reply.headers["content-type"] == "text/html;charset=UTF-8"
+    assert "&lt;two&gt;" in reply.text and "<two>" not in reply.text and "1&lt;2" in reply.text
+    assert "default-src 'none'" in reply.headers["content-security-policy"] and reply.headers["x-frame-options"] == "DENY"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])
+def test_shutdown_takes_only_post(method: str) -> None:
+    browser = Browser()
+    reply = browser.ask(method, "/admin/shutdown")
+    assert (reply.status, reply.headers["allow"], browser.gateway.ended) == (405, "POST", [])
+
+
+@pytest.mark.parametrize(("target", "grace"), [("/admin/shutdown", None), ("/admin/shutdown?grace=500.milliseconds", 0.5)])
+def test_shutdown_passes_the_grace_on(target: str, grace: float | None) -> None:
+    browser = Browser()
+    assert browser.post(target).body == b"quitting"
+    assert browser.gateway.ended == [grace]
+
+
+def test_shutdown_with_a_bad_grace_does_nothing() -> None:
+    browser = Browser()
+    assert browser.post("/admin/shutdown?grace=soon").status == 400
+    assert browser.gateway.ended == []
+
+
+def test_page_of_another_origin_may_not_shut_down() -> None:
+    browser = Browser()
+    assert browser.post("/admin/shutdown", Origin="http://evil.example").status == 403
+    assert browser.post("/admin/shutdown", Sec_Fetch_Site="cross-site").status == 403
+    assert browser.post("/admin/shutdown", Host="[x", Sec_Fetch_Site="none").status == 403
+    assert browser.gateway.ended == []
+
+
+def test_state_views_give_json() -> None:
+    browser = Browser()
+    assert browser.get("/admin/server_info").json["name"] == "meshgw"
+    assert browser.get("/config.json").headers["content-type"] == "application/json;charset=UTF-8"
+    assert browser.get("/client_state.json").json["/#/x"]["state"] == "bound"
+
+
+def test_no_bound_names_are_an_empty_list() -> None:
+    browser = Browser()
+    assert browser.get("/bound-names.json").body == b"[]"
+    browser.gateway.names = ["/#/io.l5d.fs/web"]
+    assert browser.get("/bound-names.json").json == ["/#/io.l5d.fs/web"]
+
+
+def test_metrics_flat_tree_and_subtree() -> None:
+    browser = Browser()
+    assert browser.get("/admin/metrics.json").json["rt/http/x"] == 3
+    assert browser.get("/admin/metrics.json?tree=1").json["rt"]["http"]["x"] == {"counter": 3}
+    assert browser.get("/admin/metrics.json?q=rt/http&pretty=true").text == '{\n  "x": 3\n}'
+    unknown = browser.get("/admin/metrics.json?q=a/b")
+    assert (unknown.status, unknown.text) == (404, '{"error": "No such subtree: a/b"}')
+
+
+@pytest.mark.parametrize("path", ["/admin/metrics/prometheus", "/metrics"])
+def test_prometheus_is_served_with_an_alias(path: str) -> None:
+    reply = Browser().get(path)
+    assert 'rt:x{rt="http"} 3\n' in reply.text and reply.headers["content-type"].startswith("text/plain; version=0.0.4")
+
+
+def test_rejected_path_is_an_empty_404() -> None:
+    reply = Browser(security=AdminSecurity(diagnostics_enabled=False)).get("/admin/ping")
+    assert (reply.status, reply.body) == (404, b"")
+
+
+def test_levels_are_listed_and_set() -> None:
+    browser = Browser()
+    assert browser.get("/logging.json").json == [{"logger": "meshgw", "level": "INFO"}, {"logger": "root", "level": "INFO"}]
+    assert browser.post("/logging.json?logger=meshgw&level=DEBUG").status == 200
+    form = browser.post("/logging.json", b"logger=root&level=warning", Content_Type="application/x-www-form-urlencoded")
+    assert form.json == [{"logger": "meshgw", "level": "DEBUG"}, {"logger": "root", "level": "WARNING"}]
+
+
+@pytest.mark.parametrize(("query", "status"), [("logger=root", 400), ("level=DEBUG", 400), ("logger=nobody&level=LOUD", 200)])
+def test_levels_with_missing_or_unknown_parameters(query: str, status: int) -> None:
+    browser = Browser()
+    assert browser.post(f"/logging.json?{query}").status == status
+    assert browser.levels.level("root") == "INFO"
+
+
+def test_levels_may_not_be_set_by_another_origin() -> None:
+    assert Browser().post("/logging.json?logger=root&level=OFF", Origin="null").status == 403
+
+
+def test_delegator_asks_the_router_of_the_namespace() -> None:
+    browser = Browser()
+    reply = browser.get("/delegator.json?namespace=one&path=/svc/x&dtab=/svc%3D%3E/y")
+    assert reply.json == {"type": "DelegateNeg", "path": "/svc/x"}
+    assert browser.gateway.first.asked == [("/svc=>/y", "/svc/x")]
+
+
+def test_delegator_takes_a_json_body() -> None:
+    browser = Browser()
+    body = json.dumps({"namespace": "one", "dtab": "", "path": "/svc"}).encode()
+    assert browser.post("/delegator.json", body, Content_Type="application/json; charset=utf-8").status == 200
+    assert browser.gateway.first.asked == [("", "/svc")]
+
+
+@pytest.mark.parametrize("query", ["path=/svc", "path=/svc&namespace=unknown"])
+def test_delegator_without_a_known_router_uses_the_default(query: str) -> None:
+    browser = Browser()
+    assert browser.get(f"/delegator.json?{query}").status == 200
+    assert browser.gateway.default.asked and not browser.gateway.first.asked
+
+
+def test_delegator_without_namespace_uses_the_only_router() -> None:
+    gateway = Gateway()
+    gateway.routers = {"one": gateway.routers["one"]}
+    assert Browser(gateway).get("/delegator.json?path=/svc").status == 200
+    assert gateway.first.asked == [("", "/svc")]
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "text"),
+    [
+        ("/delegator.json", 400, "Invalid path: "),
+        ("/delegator.json?path=nope", 400, "Invalid path: "),
+        ("/delegator.json?path=/svc&dtab=nope", 400, "Invalid dtab: "),
+        ("/delegator.json?path=/svc&namespace=%3Ctwo%3E", 501, "Name Interpreter for <two> cannot show delegations"),
+    ],
+)
+def test_delegator_refuses_with_the_reason(target: str, status: int, text: str) -> None:
+    reply = Browser().get(target)
+    assert reply.status == status and reply.text.startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status", "text"),
+    [
+        (b"{}", "application/json", 400, "Malformed delegation request: "),
+        (b"[]", "application/json", 400, "Malformed delegation request: "),
+        (b"{", "application/json", 400, "Malformed delegation request: "),
+        (b'{"dtab": 1, "path": "/a"}', "application/json", 400, "Malformed delegation request: "),
+        (b"[" * 100_000, "application/json", 400, "Malformed delegation request: "),
+        (b"{}", "text/plain", 415, ""),
+    ],
+)
+def test_delegator_refuses_bad_bodies(body: bytes, kind: str, status: int, text: str) -> None:
+    reply = Browser().post("/delegator.json", body, Content_Type=kind)
+    assert reply.status == status and reply.text.startswith(text)
+
+
+def test_delegator_refuses_other_methods() -> None:
+    assert Browser().ask("PUT", "/delegator.json").status == 405
+
+
+def test_delegation_that_takes_too_long_times_out() -> None:
+    gateway = Gateway()
+    source: Source[Delegation] = Source()
+    gateway.first.answer = lambda path: source
+    browser = Browser(gateway)
+    _, transport = browser.send("GET", "/delegator.json?namespace=one&path=/svc")
+    browser.clock.advance(1.9)
+    assert transport.value() == b"" and source.is_observed
+    browser.clock.advance(0.2)
+    assert (read(transport).status, read(transport).text) == (503, "Request timed out.")
+    assert not source.is_observed
+
+
+def test_delegation_that_comes_later_is_answered() -> None:
+    gateway = Gateway()
+    source: Source[Delegation] = Source()
+    gateway.first.answer = lambda path: source
+    browser = Browser(gateway)
+    _, transport = browser.send("GET", "/delegator.json?namespace=one&path=/svc")
+    source.set(DelegateNeg(Path.read("/svc"), None))
+    assert read(transport).status == 200 and not source.is_observed
+
+
+def test_caller_that_leaves_ends_the_observation() -> None:
+    gateway = Gateway()
+    source: Source[Delegation] = Source()
+    gateway.first.answer = lambda path: source
+    browser = Browser(gateway)
+    protocol, transport = browser.send("GET", "/delegator.json?namespace=one&path=/svc")
+    protocol.connectionLost(Failure(ConnectionDone()))
+    assert not source.is_observed and transport.value() == b""
+    assert browser.clock.getDelayedCalls() == []
+
+
+def test_failed_delegation_tells_why() -> None:
+    gateway = Gateway()
+    gateway.first.answer = lambda path: failed(NamerError(detail="Max recursion level reached."))
+    reply = Browser(gateway).get("/delegator.json?namespace=one&path=/svc")
+    assert (reply.status, reply.text) == (500, "Max recursion level reached.")
+
+
+def test_view_that_breaks_is_a_plain_500_and_logged() -> None:
+    gateway = Gateway()
+    gateway.client_state = lambda: 1 / 0  # type: ignore[assignment, return-value, method-assign]  # any defect
+    events: list[Any] = []
+    globalLogPublisher.addObserver(events.append)
+    try:
+        reply = Browser(gateway).get("/client_state.json")
+    finally:
+        globalLogPublisher.removeObserver(events.append)
+    assert (reply.status, reply.text) == (500, "internal error; the log has the details\n")
+    assert any("log_failure" in event for event in events)
+
+
+def test_too_many_parameters_are_refused() -> None:
+    assert Browser().get("/admin/metrics.json?" + "&".join(f"p{number}=1" for number in range(200))).status == 400
+
+
+def test_announced_body_over_the_limit_is_refused_at_once() -> None:
+    browser = Browser()
+    protocol, transport = browser.connect()
+    protocol.dataReceived(f"POST /delegator.json HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {MAX_BODY + 1}\r\n\r\n".encode())
+    assert read(transport).status == 413 and transport.disconnecting
+
+
+def test_chunked_body_over_the_limit_is_refused() -> None:
+    browser = Browser()
+    protocol, transport = browser.connect()
+    protocol.dataReceived(f"POST /delegator.json HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+    for _ in range(17):
+        protocol.dataReceived(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
+    assert read(transport).status == 413 and transport.disconnecting
+    assert transport.value().count(b"HTTP/1.1") == 1
+
+
+def test_silent_connection_is_closed() -> None:
+    browser = Browser()
+    _, transport = browser.connect()
+    browser.clock.advance(30.1)
+    assert transport.disconnecting
+
+
+def test_trickled_request_is_closed_after_its_time() -> None:
+    browser = Browser()
+    protocol, transport = browser.connect()
+    protocol.dataReceived(b"GET / HTTP/1.1\r\n")
+    for number in range(4):
+        protocol.dataReceived(b"X-%d: y\r\n" % number)
+        browser.clock.advance(10)
+    assert read(transport).status == 408 and transport.disconnecting
+
+
+def test_idle_site_keeps_no_timer() -> None:
+    browser = Browser()
+    browser.site.doStart()
+    assert browser.clock.getDelayedCalls() == []
+    browser.site.doStop()
