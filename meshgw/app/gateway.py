@@ -1,0 +1,238 @@
+"""The data plane of one process: a configuration built into namers, interpreters, routers and telemeters, started and stopped in order.
+
+Source: ARCHITECTURE.md section 7; linkerd-config spec 1.1 and 1.5. Building opens nothing; ``startService`` binds and starts.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import platform
+import time
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any
+
+import attrs
+from twisted.application.service import IService, MultiService
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
+
+from meshgw import __version__
+from meshgw.app.http import HttpRouter, Shared
+from meshgw.bind.builtin import BuiltinNamer
+from meshgw.bind.interpreter import DefaultInterpreter
+from meshgw.config.document import Chosen
+from meshgw.config.models import Config, RouterConfig
+from meshgw.config.plain import config_to_json
+from meshgw.core.live import Live
+from meshgw.core.reactor import poller_for
+from meshgw.core.timers import Spawner, Wheel
+from meshgw.kinds import Interpreter, Namer, Runtime, Transformer
+from meshgw.namers.dns import Resolver
+from meshgw.namers.resolvconf import SystemServers
+from meshgw.namers.rewrite import UTILITIES
+from meshgw.naming.dtab import Dtab
+from meshgw.naming.path import Path
+from meshgw.telemetry.histogram import HistogramSnapshots
+from meshgw.telemetry.metrics import Metrics, Snapshot
+from meshgw.telemetry.process import add_process_metrics
+
+DRAIN_STEP = 0.02
+"""Seconds between looks at whether the connections have ended."""
+GC_THRESHOLD = 10_000
+"""Objects of the youngest generation before a collection; the default of 700 costs pauses on the request path."""
+_log = Logger()
+
+
+class Names:
+    """Namers and interpreters of a configuration, shared by its routers; services among them start and stop with it."""
+
+    def __init__(self, config: Config, reactor: Any, metrics: Metrics, random: Random, spawn: Callable[..., Callable[[], None]]) -> None:
+        self.services = MultiService()
+        resolver = Resolver(reactor, SystemServers(reactor), random, metrics)
+        self._add(resolver)
+        self.runtime = Runtime(reactor=reactor, metrics=metrics, random=random, spawn=spawn, resolve=resolver.resolve)
+        self._builtin = BuiltinNamer(resolver.resolve, UTILITIES)
+        self.plain = DefaultInterpreter((), self._builtin)
+        self.namers: list[tuple[Path, Namer]] = []
+        for chosen in config.namers:
+            self.namers.append(self._namer(chosen))
+        self._global = DefaultInterpreter(self.namers, self._builtin)
+        self.interpreters = {_label(chosen): self._interpreter(chosen.config.interpreter) for chosen in config.routers}
+
+    def _add(self, item: object) -> None:
+        if IService.providedBy(item):
+            self.services.addService(item)
+
+    def _namer(self, chosen: Chosen) -> tuple[Path, Namer]:
+        prefix = Path.of("#") + chosen.config.prefix
+        metrics = self.runtime.metrics.scope("namer", prefix.show()[1:])
+        namer = chosen.kind.build(chosen.config, attrs.evolve(self.runtime, metrics=metrics))
+        self._add(namer)
+        transformers = self._transformers(getattr(chosen.config, "transformers", ()))
+        return prefix, TransformedNamer(namer, transformers) if transformers else namer
+
+    def _interpreter(self, chosen: Chosen) -> Interpreter:
+        transformers = self._transformers(getattr(chosen.config, "transformers", ()))
+        interpreter: Interpreter = chosen.kind.build(
+            chosen.config, self.runtime, namers=self.namers, builtin=self._builtin, transformers=transformers
+        )
+        self._add(interpreter)
+        return interpreter
+
+    def _transformers(self, chosen: Sequence[Chosen]) -> list[Transformer]:
+        # names in transformers resolve through all namers with an empty dtab (linkerd-config spec 8.3)
+        runtime = attrs.evolve(self.runtime, bind=lambda path: self._global.bind(Dtab.EMPTY, path))
+        return [item.kind.build(item.config, runtime) for item in chosen]
+
+
+class TransformedNamer:
+    """A namer with transformers of its own: they change only what it binds fully, so names of other namers stay untouched."""
+
+    def __init__(self, namer: Namer, transformers: Sequence[Transformer]) -> None:
+        self._namer, self._transformers = namer, transformers
+
+    def lookup(self, path: Path) -> Live[Any]:
+        """See :class:`meshgw.kinds.Namer`."""
+        tree: Any = self._namer.lookup(path)
+        for transformer in self._transformers:
+            tree = transformer.transform(tree)
+        return tree  # type: ignore[no-any-return]  # trees of paths pass transformers unchanged
+
+    def names(self) -> list[Path]:
+        """The names of the namer behind, if it can tell them."""
+        names = getattr(self._namer, "names", None)
+        return names() if names is not None else []
+
+
+def _label(chosen: Chosen) -> str:
+    config = chosen.config
+    assert isinstance(config, RouterConfig)
+    return config.label or chosen.kind.id
+
+
+class Gateway(MultiService):  # type: ignore[misc]  # Twisted's services are untyped
+    """The service of one process. ``stop`` ends the reactor; ``shutdown`` lets the grace period be given."""
+
+    def __init__(self, config: Config, reactor: Any, random: Random) -> None:
+        super().__init__()
+        self.config, self._reactor = config, reactor
+        self.metrics = Metrics()
+        self._spawner = Spawner()
+        self._started_at = time.time()  # noqa: TID251 - wall-clock time is what operators are shown
+        self._grace = config.admin.shutdown_grace_ms / 1000
+        self.names = Names(config, reactor, self.metrics, random, self._spawner.spawn)
+        self._wheel = Wheel(reactor)
+        shared = Shared(
+            runtime=self.names.runtime,
+            poller=poller_for(reactor),
+            wheel=self._wheel,
+            clock=time.monotonic,
+            now=time.time,  # noqa: TID251 - as above
+        )
+        self.routers: dict[str, HttpRouter] = {}
+        for chosen in config.routers:
+            label = _label(chosen)
+            self.routers[label] = chosen.kind.build(
+                chosen.config,
+                self.names.runtime,
+                label=label,
+                interpreter=self.names.interpreters[label],
+                shared=shared,
+                metrics=self.metrics.scope("rt", label),
+            )
+        self.telemeters = [chosen.kind.build(chosen.config, self.names.runtime) for chosen in config.telemetry]
+        self.names.services.setServiceParent(self)
+        HistogramSnapshots(reactor, self.metrics).setServiceParent(self)
+        for telemeter in self.telemeters:
+            if IService.providedBy(telemeter):
+                telemeter.setServiceParent(self)
+
+    # --- life cycle
+
+    def listen(self) -> None:
+        """Bind every router's sockets, so that a port in use is known before anything starts. Raises OSError."""
+        for router in self.routers.values():
+            router.listen()
+
+    def startService(self) -> None:
+        """Start from the sources of names outward: namers, interpreters, then listeners."""
+        add_process_metrics(self.metrics, time.time)  # noqa: TID251 - as above
+        super().startService()
+        for router in self.routers.values():
+            router.start()
+        for label, router in self.routers.items():
+            for listener in router.listeners:
+                host, port = listener.address
+                _log.info("router {label} serves on {host}:{port}", label=label, host=host, port=port)
+        gc.collect()
+        gc.freeze()  # what start-up made lives as long as the process: collections need not look at it again
+        gc.set_threshold(GC_THRESHOLD, 20, 20)
+
+    def stopService(self) -> Deferred[None]:
+        """Drain and stop in the reverse order, within the grace period."""
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        for router in self.routers.values():
+            router.stop_accepting()
+        await self._drain()
+        for router in self.routers.values():
+            router.stop()
+        self._spawner.stop()
+        await maybeDeferred(super().stopService)
+
+    async def _drain(self) -> None:
+        deadline = self._reactor.seconds() + self._grace
+        while any(router.connections for router in self.routers.values()):
+            if self._reactor.seconds() >= deadline:
+                left = sum(router.connections for router in self.routers.values())
+                _log.warn("{left} connections did not finish within the grace period of {grace} s and are closed", left=left, grace=self._grace)
+                for router in self.routers.values():
+                    router.abort()
+                return
+            pause: Deferred[None] = Deferred()
+            self._reactor.callLater(DRAIN_STEP, pause.callback, None)
+            await pause
+
+    # --- what admin shows (admin.api.GatewayView)
+
+    def config_json(self) -> str:
+        """The parsed configuration as JSON text, without secrets."""
+        return json.dumps(config_to_json(self.config))
+
+    def snapshot(self) -> Snapshot:
+        """All metrics of the process."""
+        return self.metrics.snapshot()
+
+    def bound_names(self) -> list[str]:
+        """The names that enumerating namers know."""
+        names: set[str] = set()
+        for _, namer in self.names.namers:
+            enumerate_names = getattr(namer, "names", None)
+            if enumerate_names is not None:
+                names.update(path.show() for path in enumerate_names())
+        return sorted(names)
+
+    def client_state(self) -> dict[str, Any]:
+        """The clients of all routers with their addresses."""
+        return {client.label: client.state() for router in self.routers.values() for client in router.caches.clients()}
+
+    def server_info(self) -> dict[str, Any]:
+        """Name, version, and how long the process has been up."""
+        uptime = time.time() - self._started_at  # noqa: TID251 - as above
+        return {
+            "name": "meshgw",
+            "version": __version__,
+            "python": platform.python_version(),
+            "start_time": time.strftime("%a %b %d %H:%M:%S UTC %Y", time.gmtime(self._started_at)),
+            "uptime": int(uptime * 1000),
+        }
+
+    def shutdown(self, grace_seconds: float | None) -> None:
+        """Stop the process gracefully."""
+        if grace_seconds is not None:
+            self._grace = grace_seconds
+        self._reactor.callLater(0, self._reactor.stop)
+

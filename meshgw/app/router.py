@@ -1,0 +1,268 @@
+"""One router: its caches of names, and what they are built from.
+
+Source: linkerd-config spec 4.1, 4.9 and 9.9 (bindcache). Path cache: (name, local dtab) → :class:`Route`; trees, bound names and clients are
+shared below it. Protocols (``app.http``) give it the pipelines and pools.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from twisted.logger import Logger
+
+from meshgw.app.client import BoundClient
+from meshgw.bind.cache import CacheCounters, Entry, SharedCache
+from meshgw.bind.explain import explain_steps, verdict
+from meshgw.bind.route import Choices, Phase, Route, flatten
+from meshgw.config.router import BindingCache
+from meshgw.core.address import Bound
+from meshgw.core.exchange import Exchange
+from meshgw.core.live import Ok, current
+from meshgw.core.stack import Pipeline
+from meshgw.core.timers import Timer, Wheel
+from meshgw.errors import Unbound
+from meshgw.kinds import Interpreter
+from meshgw.naming.dtab import Dtab
+from meshgw.naming.path import Path
+from meshgw.naming.tree import NameTree
+from meshgw.telemetry.metrics import Metrics
+
+_log = Logger()
+
+
+class Choice:
+    """One leaf of a route: the pipeline of its bound level, its client, and the hold on it."""
+
+    __slots__ = ("client", "pipeline")
+
+    def __init__(self, client: BoundClient, pipeline: Pipeline) -> None:
+        self.client, self.pipeline = client, pipeline
+
+
+class BoundEntry:
+    """A bound name in use: its client and what it was bound to."""
+
+    __slots__ = ("bound", "client", "hold")
+
+    def __init__(self, bound: Bound, hold: Entry[Path, BoundClient]) -> None:
+        self.bound, self.hold = bound, hold
+        self.client = hold.value
+
+
+class Tree:
+    """A bound tree in use: its leaves with their probabilities."""
+
+    __slots__ = ("items",)
+
+    def __init__(self, items: Sequence[tuple[float, Entry[Bound, BoundEntry] | None]]) -> None:
+        self.items = items
+
+
+class Parts(Protocol):
+    """What the protocol of the router provides."""
+
+    def path_pipeline(self, name: Path) -> Pipeline:
+        """The stack of a logical name."""
+        ...
+
+    def bound_pipeline(self, name: Path, client: BoundClient, residual: Path) -> Pipeline:
+        """The stack of a bound name under a logical one."""
+        ...
+
+    def client(self, id: Path, resume: Callable[[list[Exchange]], None]) -> BoundClient:
+        """A client for a bound id, not started."""
+        ...
+
+    def forget_path(self, name: Path) -> None:
+        """No route of the logical name is left: prune its metrics."""
+        ...
+
+
+class RouterCaches:
+    """Binds names and keeps what was bound. ``dtab`` is the router's own; times are seconds."""
+
+    def __init__(
+        self,
+        *,
+        label: str,
+        dtab: Dtab,
+        interpreter: Interpreter,
+        parts: Parts,
+        limits: BindingCache,
+        metrics: Metrics,
+        wheel: Wheel,
+        clock: Callable[[], float],
+    ) -> None:
+        self.label, self.dtab, self.interpreter = label, dtab, interpreter
+        self._parts, self._limits, self._wheel, self._clock = parts, limits, wheel, clock
+        self.routes: dict[Any, Route] = {}
+        scope = metrics.scope("bindcache")
+        idle = float(limits.idle_ttl_secs)
+        self._counters = CacheCounters(lambda name: scope.counter("path", name))
+        self._trees: SharedCache[NameTree[Bound], Tree] = SharedCache(
+            capacity=limits.trees,
+            idle_seconds=idle,
+            clock=clock,
+            build=self._build_tree,
+            close=self._close_tree,
+            counters=CacheCounters(lambda name: scope.counter("tree", name)),
+        )
+        self._bounds: SharedCache[Bound, BoundEntry] = SharedCache(
+            capacity=limits.bounds,
+            idle_seconds=idle,
+            clock=clock,
+            build=self._build_bound,
+            close=lambda entry: self._clients.release(entry.hold),
+            counters=CacheCounters(lambda name: scope.counter("bound", name)),
+        )
+        self._clients: SharedCache[Path, BoundClient] = SharedCache(
+            capacity=limits.clients,
+            idle_seconds=idle,
+            clock=clock,
+            build=lambda id: parts.client(id, resume),
+            close=_reap,
+            counters=CacheCounters(lambda name: scope.counter("client", name)),
+        )
+        self._holds: dict[NameTree[Bound], list[Entry[NameTree[Bound], Tree]]] = {}
+        self._sweeper: Timer | None = None
+        for name, cache in (("tree", self._trees), ("bound", self._bounds), ("client", self._clients)):
+            scope.gauge(name, "idle", function=lambda cache=cache: float(cache.idle))  # type: ignore[misc]  # mypy: defaults of lambdas
+
+    def start(self) -> None:
+        """Begin to release what is not used."""
+        self._sweeper = self._wheel.after(self._sweep_seconds, self._sweep)
+
+    def stop(self) -> None:
+        """Release everything."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for key in list(self.routes):
+            self._expire(key)
+        for cache in (self._trees, self._bounds, self._clients):
+            cache.close()
+
+    def clients(self) -> list[BoundClient]:
+        """The clients in use or kept."""
+        return self._clients.values()
+
+    # --- routes
+
+    def bind(self, name: Path, dtab: Dtab | None) -> Route:
+        """See :class:`meshgw.app.walk.Routes`."""
+        self._counters.misses.incr()
+        key = name if dtab is None else (name, dtab)
+        route = Route(
+            name,
+            dtab,
+            self._parts.path_pipeline(name),
+            choose=lambda tree: self._choices(name, tree),
+            release=self._release,
+            on_change=_changed,
+        )
+        if len(self.routes) < self._limits.paths or self._evict():
+            self.routes[key] = route
+        else:
+            self._counters.oneshots.incr()
+            route.is_oneshot = True
+        route.start(self.interpreter.bind(self.dtab if dtab is None else self.dtab + dtab, name))
+        return route
+
+    def explain(self, route: Route) -> Unbound:
+        """Why the route leads nowhere; worked out once for each answer of its binding."""
+        known = route.error
+        if isinstance(known, Unbound):
+            return known
+        outcome, steps = "no endpoint", ()
+        delegate = getattr(self.interpreter, "delegate", None)
+        if delegate is not None:
+            state = current(delegate(self.dtab if route.dtab is None else self.dtab + route.dtab, route.name))
+            if isinstance(state, Ok):
+                outcome, steps = verdict(state.value), explain_steps(state.value)
+        error = Unbound(
+            name=route.name.show(),
+            outcome=outcome,
+            base=tuple(f"{dentry.prefix.show()} => {dentry.show().partition('=>')[2]}" for dentry in self.dtab),
+            override=tuple(f"{dentry.prefix.show()} => {dentry.show().partition('=>')[2]}" for dentry in route.dtab or ()),
+            steps=steps,
+        )
+        if route.phase is Phase.UNBOUND:
+            route.error = error
+        return error
+
+    # --- building
+
+    def _choices(self, name: Path, tree: NameTree[Bound]) -> Choices[Choice]:
+        hold = self._trees.acquire(tree)
+        self._holds.setdefault(tree, []).append(hold)
+        return Choices([(share, None if entry is None else self._choice(name, entry.value)) for share, entry in hold.value.items])
+
+    def _choice(self, name: Path, entry: BoundEntry) -> Choice:
+        return Choice(entry.client, self._parts.bound_pipeline(name, entry.client, entry.bound.residual))
+
+    def _release(self, tree: NameTree[Bound]) -> None:
+        holds = self._holds[tree]
+        self._trees.release(holds.pop())
+        if not holds:
+            del self._holds[tree]
+
+    def _build_tree(self, tree: NameTree[Bound]) -> Tree:
+        return Tree([(share, None if bound is None else self._bounds.acquire(bound)) for share, bound in flatten(tree)])
+
+    def _close_tree(self, tree: Tree) -> None:
+        for _, entry in tree.items:
+            if entry is not None:
+                self._bounds.release(entry)
+
+    def _build_bound(self, bound: Bound) -> BoundEntry:
+        hold = self._clients.acquire(bound.id)
+        hold.value.follow(bound.addr)
+        return BoundEntry(bound, hold)
+
+    # --- releasing
+
+    @property
+    def _sweep_seconds(self) -> float:
+        return max(0.5, min(30.0, self._limits.idle_ttl_secs / 4))
+
+    def _sweep(self) -> None:
+        self._sweeper = self._wheel.after(self._sweep_seconds, self._sweep)
+        limit = self._clock() - self._limits.idle_ttl_secs
+        for key, route in list(self.routes.items()):
+            if route.used <= limit and not route.waiters and not route.in_flight:
+                self._expire(key)
+                self._counters.expires.incr()
+        for cache in (self._trees, self._bounds, self._clients):
+            cache.sweep()
+
+    def _evict(self) -> bool:
+        """Make room: the route that was used least recently, those that lead nowhere first. False when all have requests under way."""
+        idle = [key for key, route in self.routes.items() if not route.waiters and not route.in_flight]
+        if not idle:
+            return False
+        self._expire(min(idle, key=lambda key: (self.routes[key].phase is Phase.READY, self.routes[key].used)))
+        self._counters.evicts.incr()
+        return True
+
+    def _expire(self, key: Any) -> None:
+        route = self.routes.pop(key)
+        route.close()
+        if not any(other.name == route.name for other in self.routes.values()):
+            self._parts.forget_path(route.name)
+
+
+def _changed(route: Route) -> None:
+    waiters, route.waiters = route.waiters, []
+    for ex in waiters:
+        ex.walk.route_changed(ex)
+
+
+def resume(waiters: list[Exchange]) -> None:
+    """The addresses these exchanges waited for are known."""
+    for ex in waiters:
+        ex.walk.addresses_known(ex)
+
+
+def _reap(client: BoundClient) -> None:
+    _log.info("Reaping {client}", client=client.label)
+    client.close()

@@ -1,0 +1,315 @@
+"""HTTP/1.1 to endpoints: an exchange's request to wire bytes, the answer back, one pooled connection each.
+
+Source: DATAPATH.md; linkerd-config spec 5.3, 5.4; RFC 9112. The head and the body bytes at hand leave in one write. A connection goes back to
+its pool only when both messages ended cleanly; bytes that come on an idle connection make it unusable.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from meshgw.core.exchange import UNKNOWN_LENGTH, Exchange
+from meshgw.core.transport import Connection
+from meshgw.errors import BadResponse, UpstreamClosed
+from meshgw.wire.headers import FieldTable
+from meshgw.wire.http1 import CHUNKED, UNTIL_CLOSE, Body, ChunkedBody, CloseBody, FixedBody, ResponseHead, chunk, last_chunk, parse_response
+
+_IDLE, _AWAITING_HEAD, _READING_BODY, _TUNNEL, _GONE = range(5)
+MOST_INTERIM = 16
+"""Interim (1xx) answers accepted before the final one."""
+_IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
+
+
+class Pool(Protocol):
+    """Where the connection belongs."""
+
+    def released(self, client: HttpClient) -> None:
+        """The connection is idle again."""
+        ...
+
+    def closed(self, client: HttpClient) -> None:
+        """The connection is gone."""
+        ...
+
+
+class ClientParameters:
+    """What all connections to one bound name share."""
+
+    __slots__ = ("max_body", "max_headers", "table")
+
+    def __init__(self, *, table: FieldTable, max_headers: int, max_body: int | None = None) -> None:
+        self.table, self.max_headers, self.max_body = table, max_headers, max_body
+
+
+class HttpClient:
+    """One connection to an endpoint."""
+
+    __slots__ = ("_body", "_buffer", "_chunked", "_connection", "_ex", "_interim", "_keep", "_p", "_paused", "_pool", "_sent", "_state", "_used", "name")
+
+    def __init__(self, connection: Connection, parameters: ClientParameters, pool: Pool, name: str) -> None:
+        self._connection, self._p, self._pool, self.name = connection, parameters, pool, name
+        self._ex: Exchange | None = None
+        self._state = _IDLE
+        self._buffer = b""
+        self._body: Body | None = None
+        self._chunked = self._keep = self._paused = self._sent = False
+        self._interim = self._used = 0
+        connection.receiver = self
+
+    @property
+    def used(self) -> int:
+        """Requests sent on this connection."""
+        return self._used
+
+    # --- the request
+
+    def send(self, ex: Exchange) -> None:
+        """See :class:`meshgw.core.exchange.Upstream`."""
+        self._ex = ex
+        self._state = _AWAITING_HEAD
+        self._used += 1
+        self._interim = 0
+        headers = ex.headers
+        head = [ex.method + b" " + ex.target + b" HTTP/" + ex.version, *headers.lines]
+        length = ex.length
+        self._chunked = False
+        if length:
+            if length == UNKNOWN_LENGTH:
+                head.append(b"Transfer-Encoding: chunked")
+                self._chunked = True
+            else:
+                head.append(b"Content-Length: %d" % length)
+        elif b"content-length" in headers.seen:
+            head.append(b"Content-Length: 0")
+        if ex.upgrade is not None:
+            head.append(b"Connection: Upgrade")
+            head.append(b"Upgrade: " + ex.upgrade)
+        head.append(b"\r\n")
+        data = b"\r\n".join(head)
+        self._sent = ex.body_done
+        body = ex.body
+        if body is not None:
+            data += self._first_body(ex, body)
+        self._connection.write(data)
+
+    def _first_body(self, ex: Exchange, body: list[bytes]) -> bytes:
+        payload = b"".join(body)
+        ex.body = None
+        if self._chunked:
+            payload = chunk(payload) if payload else b""
+            if ex.body_done:
+                payload += last_chunk(ex.trailers or [])
+        return payload
+
+    def send_body(self, data: bytes) -> None:
+        """See :class:`meshgw.core.exchange.Upstream`."""
+        self._connection.write(chunk(data) if self._chunked else data)
+
+    def send_end(self, trailers: list[bytes]) -> None:
+        """See :class:`meshgw.core.exchange.Upstream`."""
+        if self._state == _TUNNEL:
+            self._connection.write_eof()
+            return
+        self._sent = True
+        if self._chunked:
+            self._connection.write(last_chunk(trailers))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the request's source should pause."""
+        return self._connection.is_full
+
+    def drained(self) -> None:
+        """See :class:`meshgw.core.transport.Receiver`."""
+        if self._ex is not None:
+            self._ex.caller.resume_body()
+
+    # --- the answer
+
+    def data_received(self, data: bytes) -> None:
+        """See :class:`meshgw.core.transport.Receiver`."""
+        if self._state == _AWAITING_HEAD:
+            if self._buffer:
+                data = self._buffer + data
+            self._read_head(data)
+        elif self._state == _READING_BODY:
+            self._read_body(data)
+        elif self._state == _TUNNEL and self._ex is not None:
+            caller = self._ex.caller
+            caller.send_body(data)
+            if caller.is_full:
+                self.pause_answer()
+        else:
+            self._connection.close_now()  # an endpoint that talks before it is asked cannot be trusted with the next request
+
+    def _read_head(self, data: bytes) -> None:
+        ex = self._ex
+        assert ex is not None
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            self._buffer = data
+            if len(data) > self._p.max_headers:
+                self._broken(f"header section longer than {self._p.max_headers} bytes (maxHeadersKB)")
+            return
+        if end > self._p.max_headers:
+            self._broken(f"header section longer than {self._p.max_headers} bytes (maxHeadersKB)")
+            return
+        try:
+            head = parse_response(data[:end], self._p.table, ex.method)
+        except ValueError as error:
+            self._broken(str(error))
+            return
+        rest = data[end + 4 :]
+        self._buffer = b""
+        if head.status < 200:
+            self._interim_answer(ex, head, rest)
+            return
+        ex.status, ex.response = head.status, head.headers
+        ex.status_line = head.line if head.version == b"1.1" else b"HTTP/1.1" + head.line[8:]
+        self._keep = head.keep_alive and ex.version == b"1.1"
+        length = head.length
+        if length == 0:
+            ex.response_length = 0
+            self._complete(ex, b"", rest)
+        elif length > 0 and len(rest) == length:
+            ex.response_length = length
+            self._complete(ex, rest, b"")
+        else:
+            self._begin_body(ex, length, rest)
+
+    def _begin_body(self, ex: Exchange, length: int, rest: bytes) -> None:
+        limit = self._p.max_body
+        if limit is not None and length > limit:
+            self._broken(f"body longer than {limit} bytes (maxResponseKB)")
+            return
+        if length == CHUNKED:
+            body: Body = ChunkedBody(self._p.table)
+        elif length == UNTIL_CLOSE:
+            body = CloseBody()
+            self._keep = False
+        else:
+            body = FixedBody(length)
+        ex.response_length = length if length >= 0 else UNKNOWN_LENGTH
+        self._body = body
+        self._state = _READING_BODY
+        payload = body.feed(rest)
+        if body.error is not None:
+            self._broken(body.error)
+        elif body.done:
+            ex.trailers = body.trailers
+            self._complete(ex, payload, body.rest)
+        else:
+            ex.walk.answered(ex, payload, done=False)
+            self._hold(ex)
+
+    def _interim_answer(self, ex: Exchange, head: ResponseHead, rest: bytes) -> None:
+        if head.status == 101:
+            if ex.upgrade is None or head.upgrade is None:
+                self._broken("101 Switching Protocols without having been asked to switch")
+                return
+            ex.status, ex.response, ex.status_line = 101, head.headers, head.line
+            ex.upgrade = head.upgrade
+            self._state = _TUNNEL
+            ex.walk.switched(ex, self, rest)
+            return
+        self._interim += 1
+        if self._interim > MOST_INTERIM:
+            self._broken(f"more than {MOST_INTERIM} interim answers")
+            return
+        ex.walk.informed(ex, head.line, head.headers)
+        if rest and self._ex is ex:
+            self._read_head(rest)
+
+    def _read_body(self, data: bytes) -> None:
+        ex, body = self._ex, self._body
+        assert ex is not None and body is not None
+        payload = body.feed(data)
+        if body.error is not None:
+            self._broken(body.error)
+            return
+        if payload:
+            ex.caller.send_body(payload)
+            if self._ex is not ex:
+                return  # the caller was lost by writing to it
+        if body.done:
+            self._free(body.rest)
+            ex.upstream = None
+            ex.caller.send_end(body.trailers)
+        else:
+            self._hold(ex)
+
+    def _complete(self, ex: Exchange, payload: bytes, rest: bytes) -> None:
+        """The whole answer is here: give the connection back first, so that the next request can have it."""
+        self._free(rest)
+        ex.upstream = None
+        ex.walk.answered(ex, payload, done=True)
+
+    def _free(self, rest: bytes) -> None:
+        self._ex = self._body = None
+        self._state = _IDLE
+        if self._keep and self._sent and not rest:
+            if self._paused:
+                self._paused = False
+                self._connection.resume_reading()
+            self._pool.released(self)
+        else:
+            self._connection.close_now()
+
+    def _hold(self, ex: Exchange) -> None:
+        if self._ex is ex and ex.caller.is_full:
+            self.pause_answer()
+
+    def pause_answer(self) -> None:
+        """See :class:`meshgw.core.exchange.Upstream`."""
+        self._paused = True
+        self._connection.pause_reading()
+
+    def resume_answer(self) -> None:
+        """See :class:`meshgw.core.exchange.Upstream`."""
+        if self._paused:
+            self._paused = False
+            self._connection.resume_reading()
+
+    # --- ends
+
+    def _broken(self, reason: str) -> None:
+        ex, self._ex = self._ex, None
+        self._connection.close_now()
+        if ex is not None:
+            ex.upstream = None
+            ex.walk.failed(ex, BadResponse(selected=self.name, reason=reason), resend=False)
+
+    def abandon(self) -> None:
+        """See :class:`meshgw.core.exchange.Upstream`."""
+        self._ex = None
+        self._connection.close_now()
+
+    def close_idle(self) -> None:
+        """End the connection if nothing is under way on it."""
+        if self._ex is None:
+            self._connection.close_now()
+
+    def eof_received(self) -> None:
+        """See :class:`meshgw.core.transport.Receiver`."""
+        ex = self._ex
+        if self._state == _READING_BODY and isinstance(self._body, CloseBody) and ex is not None:
+            self._free(b"")
+            ex.upstream = None
+            ex.caller.send_end([])
+        elif self._state == _TUNNEL and ex is not None:
+            ex.caller.send_end([])
+        else:
+            self._connection.close_now()
+
+    def connection_lost(self, reason: str) -> None:
+        """See :class:`meshgw.core.transport.Receiver`."""
+        ex, self._ex = self._ex, None
+        state, self._state = self._state, _GONE
+        self._pool.closed(self)
+        if ex is None:
+            return
+        ex.upstream = None
+        # a kept connection that ends before any byte of an answer was most likely closed while idle (RFC 9112 section 9.3.1)
+        stale = state == _AWAITING_HEAD and self._used > 1 and not self._buffer and not self._interim
+        resend = stale and ex.method in _IDEMPOTENT and ex.length == 0
+        ex.walk.failed(ex, UpstreamClosed(selected=self.name, reason=reason), resend=resend)

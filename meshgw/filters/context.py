@@ -1,0 +1,125 @@
+"""Context of a request at a server: local dtabs, trace position, deadline, sampling; or none of it from callers that are not trusted.
+
+Source: linkerd-config spec 7.1, 7.2, 7.5 and dtab spec 5.6. Reading takes the headers off the request; ``filters.destination`` writes them for
+the next hop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import quote_plus
+
+from meshgw.core.exchange import Exchange
+from meshgw.core.stack import Reply
+from meshgw.naming.dtab import Dtab, DtabSyntaxError
+from meshgw.wire.context import TraceId, decide_sampling, decode_deadline, decode_trace
+
+TAKEN = frozenset(
+    (
+        b"via",
+        b"l5d-ctx-trace",
+        b"l5d-ctx-deadline",
+        b"l5d-ctx-dtab",
+        b"l5d-dtab",
+        b"l5d-sample",
+        b"l5d-dst-service",
+        b"l5d-dst-client",
+        b"l5d-dst-residual",
+        b"l5d-reqid",
+        b"x-forwarded-client-cert",
+    )
+)
+"""Request fields that every hop reads and writes itself; x-forwarded-client-cert is never passed on (spec 5.6)."""
+
+_MOST_DTABS = 256
+
+
+class ServerContext:
+    """Reads the context headers. ``bits`` gives 64 random bits for a new span, ``salt`` spreads sampling over processes."""
+
+    __slots__ = ("_bits", "_dtabs", "_salt")
+
+    def __init__(self, bits: Callable[[], int], salt: int) -> None:
+        self._bits, self._salt = bits, salt
+        self._dtabs: dict[bytes, Dtab] = {}
+
+    def on_request(self, ex: Exchange) -> Reply | None:
+        """Fill ``ex.trace``, ``ex.dtab`` and ``ex.deadline``; a malformed dtab is answered 400 with the parser's words."""
+        seen = ex.headers.seen
+        value = seen.get(b"l5d-ctx-trace")
+        parent = decode_trace(value) if value is not None else None
+        bits = self._bits
+        span = bits()
+        ex.trace = TraceId(span, span, span) if parent is None else parent.child(span)
+        if len(seen) > 1:
+            value = seen.get(b"l5d-sample")
+            if value is not None:
+                decide_sampling(ex.trace, value, self._salt)
+            value = seen.get(b"l5d-ctx-deadline")
+            if value is not None:
+                ex.deadline = decode_deadline(value)
+            if b"l5d-ctx-dtab" in seen or b"l5d-dtab" in seen:
+                return self._local_dtab(ex, seen)
+        return None
+
+    def _local_dtab(self, ex: Exchange, seen: dict[bytes, bytes]) -> Reply | None:
+        """l5d-ctx-dtab then l5d-dtab, so that the caller's own has the last word."""
+        dtab = Dtab.EMPTY
+        for name in (b"l5d-ctx-dtab", b"l5d-dtab"):
+            value = seen.get(name)
+            if value:
+                known = self._dtabs.get(value)
+                if known is None:
+                    try:
+                        known = Dtab.read(value.strip(b"; \t").decode("latin-1"))
+                    except DtabSyntaxError as error:
+                        return malformed_dtab(name.decode("ascii"), error)
+                    if len(self._dtabs) >= _MOST_DTABS:
+                        self._dtabs.clear()
+                    self._dtabs[value] = known
+                dtab = dtab + known if dtab else known
+        ex.dtab = dtab or None
+        return None
+
+
+def malformed_dtab(header: str, error: DtabSyntaxError) -> Reply:
+    """The 400 that tells the caller what is wrong with its dtab."""
+    text = f"{header}: {error}"
+    return Reply(400, text.encode(), ((b"l5d-err", quote_plus(text).encode("ascii")), (b"Content-Type", b"text/plain")))
+
+
+class ClearContext:
+    """Callers of this server are not trusted: no ``l5d-*`` header comes in, none goes out, and errors made here lose their text."""
+
+    __slots__ = ()
+
+    def on_request(self, ex: Exchange) -> None:
+        """Forget what the caller says of itself."""
+        ex.headers.remove_prefixed(b"l5d-")
+
+    def on_response(self, ex: Exchange) -> Reply | None:
+        """Give nothing about the inside away (spec 7.5)."""
+        response = ex.response
+        failed = response.get(b"l5d-err") is not None
+        response.remove_prefixed(b"l5d-")
+        if failed:
+            return Reply(ex.status, b"", tuple(item for item in response.items() if item[0] != b"content-type"))
+        return None
+
+
+class CallDepth:
+    """Refuses requests that have passed through too many proxies, which means a loop (spec 5.1, maxCallDepth)."""
+
+    __slots__ = ("_most",)
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+
+    def on_request(self, ex: Exchange) -> Reply | None:
+        """Count the entries of Via."""
+        via = ex.headers.seen.get(b"via")
+        if via is None or via.count(b",") < self._most:
+            return None
+        text = f"Maximum number of calls ({self._most}) has been exceeded. Please check for proxy loops."
+        return Reply(400, text.encode(), ((b"l5d-err", quote_plus(text).encode("ascii")), (b"Content-Type", b"text/plain")))
+

@@ -1,0 +1,82 @@
+"""What a request tells the next hop: where it was routed, its context, and that it passed through here; and Via on the answer.
+
+Source: linkerd-config spec 5.4, 7.1 and 7.3. Everything that depends only on the route is encoded once when the route is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from meshgw.core.exchange import Exchange
+from meshgw.naming.path import Path
+from meshgw.wire.context import encode_deadline
+
+VIA = b"1.1 linkerd"
+"""The name Linkerd gives itself; kept, since callers and loop checks look for it."""
+_VIA_LINE = b"Via: " + VIA
+
+
+class Destination:
+    """Writes the request's ``Via``, ``l5d-dst-*`` and context fields for one bound name, and ``Via`` on its answers."""
+
+    __slots__ = ("_bits", "_lines", "_old_lines")
+
+    def __init__(self, service: Path, client: Path, residual: Path, bits: Callable[[], int]) -> None:
+        """``bits`` gives 64 random bits for a new span."""
+        lines = [_VIA_LINE, b"l5d-dst-service: " + service.show().encode("ascii"), b"l5d-dst-client: " + client.show().encode("ascii")]
+        if residual:
+            lines.append(b"l5d-dst-residual: " + residual.show().encode("ascii"))
+        self._lines = tuple(lines)
+        self._old_lines = {b"1.0": (b"Via: 1.0 linkerd", *lines[1:])}
+        self._bits = bits
+
+    def on_request(self, ex: Exchange) -> None:
+        """Append the fields; what an earlier hop wrote was taken off when the request was read."""
+        headers = ex.headers
+        lines = headers.lines
+        via = headers.seen.get(b"via")
+        if via is None and ex.version == b"1.1":
+            lines.extend(self._lines)
+        else:
+            mine = self._old_lines.get(ex.version, self._lines)
+            lines.append(mine[0] if via is None else b"Via: " + via + b", " + mine[0][5:])
+            lines.extend(mine[1:])
+        trace = ex.trace
+        if trace is not None:
+            lines.append(b"l5d-ctx-trace: " + trace.child(self._bits()).encode())
+            lines.append(b"l5d-reqid: %016x" % trace.trace)
+        if ex.dtab is not None:
+            lines.append(b"l5d-ctx-dtab: " + ex.dtab.show().encode("latin-1"))
+        if ex.deadline is not None:
+            lines.append(b"l5d-ctx-deadline: " + encode_deadline(ex.deadline))
+
+    def on_response(self, ex: Exchange) -> None:
+        """Append to the answer's Via; answers made here get none (spec 5.4)."""
+        response = ex.response
+        via = response.seen.get(b"via")
+        response.lines.append(_VIA_LINE if via is None else b"Via: " + via + b", " + VIA)
+
+
+class Authority:
+    """Addresses that carry an ``authority`` (Consul's setHost): the request's Host becomes it, the answer's redirects are turned back (spec 5.6)."""
+
+    __slots__ = ("_authority",)
+
+    def __init__(self, authority: bytes) -> None:
+        self._authority = authority
+
+    def on_request(self, ex: Exchange) -> None:
+        """Rewrite Host, remembering the caller's."""
+        notes = ex.notes
+        if notes is None:
+            notes = ex.notes = {}
+        notes["host"] = ex.host or b""
+        ex.headers.replace(b"host", self._authority)
+
+    def on_response(self, ex: Exchange) -> None:
+        """Put the caller's host back into Location and Refresh."""
+        host: bytes = (ex.notes or {}).get("host", b"")
+        for name in (b"location", b"refresh"):
+            value = ex.response.get(name)
+            if value is not None and self._authority in value:
+                ex.response.set(name, value.replace(self._authority, host))

@@ -1,0 +1,430 @@
+"""HTTP/1.x from callers: wire bytes to exchanges and answers back, one connection each.
+
+Source: DATAPATH.md; linkerd-config spec 5.3, 5.4, 5.8; RFC 9112. Pipelined requests are answered one after the other; input is read ahead
+only up to a limit. A request that cannot be read with certainty is answered and its connection closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from meshgw.core.exchange import UNKNOWN_LENGTH, Exchange
+from meshgw.errors import BadRequest
+from meshgw.wire.headers import FieldTable, Headers
+from meshgw.wire.http1 import CHUNKED, Body, ChunkedBody, FixedBody, RequestHead, chunk, last_chunk, parse_request, violation
+
+if TYPE_CHECKING:
+    from meshgw.core.exchange import Upstream, Walk
+    from meshgw.core.timers import Timer, Wheel
+    from meshgw.core.transport import Connection
+
+READ_AHEAD = 65536
+"""Bytes kept of requests or bodies that cannot be handled yet, above which the caller is not read from."""
+CHECK_SECONDS = 10.0
+"""How often a connection is looked at for having stood still."""
+HEAD_CHECKS = 3
+"""A head must be complete within this many checks (30 s, slow-loris defence)."""
+IDLE_CHECKS = 60
+"""A connection without a request is closed after this many checks (10 min); Linkerd keeps it for ever."""
+
+_REASONS = {
+    100: b"Continue",
+    200: b"OK",
+    301: b"Moved Permanently",
+    400: b"Bad Request",
+    403: b"Forbidden",
+    404: b"Not Found",
+    405: b"Method Not Allowed",
+    408: b"Request Timeout",
+    413: b"Content Too Large",
+    414: b"URI Too Long",
+    421: b"Misdirected Request",
+    429: b"Too Many Requests",
+    431: b"Request Header Fields Too Large",
+    500: b"Internal Server Error",
+    501: b"Not Implemented",
+    502: b"Bad Gateway",
+    503: b"Service Unavailable",
+    504: b"Gateway Timeout",
+    505: b"HTTP Version Not Supported",
+}
+_READING_HEAD, _READING_BODY, _ANSWERING, _TUNNEL, _CLOSED = range(5)
+
+
+class HttpParameters:
+    """What all connections of one listener share. Sizes are bytes; ``max_body`` None means no limit."""
+
+    __slots__ = ("clock", "max_body", "max_headers", "max_line", "on_closed", "table", "walk", "wheel")
+
+    def __init__(
+        self,
+        *,
+        walk: Walk,
+        table: FieldTable,
+        wheel: Wheel,
+        clock: Callable[[], float],
+        max_line: int = 4096,
+        max_headers: int = 8192,
+        max_body: int | None = None,
+        on_closed: Callable[[HttpServer], None],
+    ) -> None:
+        self.walk, self.table, self.wheel, self.clock = walk, table, wheel, clock
+        self.max_line, self.max_headers, self.max_body = max_line, max_headers, max_body
+        self.on_closed = on_closed
+
+
+class HttpServer:
+    """One caller's connection; it owns the exchange of the request under way."""
+
+    __slots__ = (
+        "_body",
+        "_buffer",
+        "_chunked",
+        "_closing",
+        "_connection",
+        "_ex",
+        "_keep",
+        "_max_line",
+        "_marker",
+        "_p",
+        "_paused",
+        "_reading",
+        "_requests",
+        "_state",
+        "_still",
+        "_timer",
+        "_tunnel",
+    )
+
+    def __init__(self, connection: Connection, parameters: HttpParameters, peer: tuple[str, int], local: tuple[str, int]) -> None:
+        self._connection, self._p = connection, parameters
+        self._max_line = parameters.max_line
+        self._ex = ex = Exchange()
+        ex.caller, ex.walk, ex.peer, ex.local = self, parameters.walk, peer, local
+        self._buffer = b""
+        self._state = _READING_HEAD
+        self._body: Body | None = None
+        self._keep = True
+        self._closing = self._chunked = self._paused = self._reading = False
+        self._tunnel: Upstream | None = None
+        self._requests = self._still = 0
+        self._marker = (-1, 0)
+        self._timer: Timer | None = None
+
+    def start(self) -> None:
+        """Begin to read from the caller."""
+        self._timer = self._p.wheel.after(CHECK_SECONDS, self._check)
+        self._connection.start()
+
+    @property
+    def requests(self) -> int:
+        """Requests begun on this connection."""
+        return self._requests
+
+    # --- bytes from the caller
+
+    def data_received(self, data: bytes) -> None:
+        """See :class:`meshgw.core.transport.Receiver`."""
+        state = self._state
+        if state == _READING_HEAD:
+            if self._buffer:
+                data = self._buffer + data
+            self._read_heads(data)
+        elif state == _READING_BODY:
+            self._read_body(data)
+        elif state == _TUNNEL:
+            peer = self._tunnel
+            if peer is not None:
+                peer.send_body(data)
+                if peer.is_full:
+                    self._pause()
+        elif state == _ANSWERING:
+            self._buffer += data
+            if len(self._buffer) > READ_AHEAD:
+                self._pause()
+
+    def _read_heads(self, data: bytes) -> None:
+        """Take requests from ``data`` until one has to wait; a loop, so that pipelined requests answered at once do not recurse."""
+        self._reading = True
+        while True:
+            if data[:1] == b"\r":
+                while data[:2] == b"\r\n":  # RFC 9112 section 2.2: empty lines before a request are skipped
+                    data = data[2:]
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                self._buffer = data
+                if data:
+                    error = violation(data, -1, self._max_line, self._p.max_headers)
+                    if error is not None:
+                        self._refuse(error)
+                break
+            self._buffer = data[end + 4 :]
+            if not self._read_head(data, end) or self._state != _READING_HEAD:
+                break
+            data = self._buffer
+        self._reading = False
+
+    def _read_head(self, data: bytes, end: int) -> bool:
+        """Begin the exchange of the head that ends at ``end``; False when the connection is done for."""
+        p = self._p
+        error: BadRequest | None
+        if end > self._max_line and (error := violation(data[: end + 2], end, self._max_line, p.max_headers)) is not None:
+            self._refuse(error)
+            return False
+        try:
+            head = parse_request(data[:end], p.table)
+        except BadRequest as problem:
+            self._refuse(violation(data[: end + 2], end, self._max_line, p.max_headers) or problem)
+            return False
+        self._requests += 1
+        ex = self._ex
+        ex.arrived = p.clock()
+        ex.method, ex.target, ex.version, ex.headers = head.method, head.target, head.version, head.headers
+        ex.scheme = head.scheme
+        self._keep = head.keep_alive
+        self._state = _ANSWERING
+        if head.upgrade is not None:
+            ex.upgrade = head.upgrade
+        if head.length and not self._begin_body(head):
+            return False
+        p.walk.begin(ex)
+        return True
+
+    def _begin_body(self, head: RequestHead) -> bool:
+        """Take the body bytes at hand; False when the body is refused."""
+        ex, p = self._ex, self._p
+        if p.max_body is not None and head.length > p.max_body:
+            self._refuse(BadRequest(reason=f"body longer than {p.max_body} bytes (maxRequestKB)", code=413))
+            return False
+        ex.upgrade = None  # a body and a switch of protocols do not go together
+        self._body = body = ChunkedBody(p.table) if head.length == CHUNKED else FixedBody(head.length)
+        ex.length = UNKNOWN_LENGTH if head.length == CHUNKED else head.length
+        data, self._buffer = self._buffer, b""
+        payload = body.feed(data)
+        if body.error is not None:
+            self._refuse(BadRequest(reason=body.error))
+            return False
+        ex.request_bytes = len(payload)
+        ex.body = [payload] if payload else []
+        ex.body_done = body.done
+        if body.done:
+            self._buffer, ex.trailers = body.rest, body.trailers
+        else:
+            self._state = _READING_BODY
+        return True
+
+    def _read_body(self, data: bytes) -> None:
+        ex, body = self._ex, self._body
+        assert body is not None
+        payload = body.feed(data)
+        ex.request_bytes += len(payload)
+        error = body.error
+        if error is None and ex.length == UNKNOWN_LENGTH and self._p.max_body is not None and ex.request_bytes > self._p.max_body:
+            self._fail(BadRequest(reason=f"body longer than {self._p.max_body} bytes (maxRequestKB)", code=413))
+            return
+        if error is not None:
+            self._fail(BadRequest(reason=error))
+            return
+        if body.done:
+            self._state = _ANSWERING
+            self._buffer, ex.body_done, ex.trailers = body.rest, True, body.trailers
+        upstream = ex.upstream
+        if upstream is None:
+            if payload and ex.body is not None:
+                ex.body.append(payload)
+                if sum(map(len, ex.body)) > READ_AHEAD:
+                    self._pause()
+            return
+        if payload:
+            upstream.send_body(payload)
+        if body.done:
+            upstream.send_end(body.trailers)
+        elif upstream.is_full:
+            self._pause()
+
+    def _fail(self, error: BadRequest) -> None:
+        """The request became invalid on its way: its connection ends with this exchange."""
+        self._keep = False
+        self._state = _ANSWERING
+        self._p.walk.caller_failed(self._ex, error)
+
+    def _refuse(self, error: BadRequest) -> None:
+        """Answer a head that could not be read, and close."""
+        self._buffer = b""
+        self._keep = False
+        self._state = _ANSWERING
+        ex = self._ex
+        if not ex.arrived:
+            ex.arrived = self._p.clock()
+            ex.headers = Headers()
+        self._p.walk.refuse(ex, error)
+
+    # --- the answer
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the answer's source should pause."""
+        return self._connection.is_full
+
+    def respond(self, ex: Exchange, body: bytes, *, done: bool) -> None:
+        """See :class:`meshgw.core.exchange.Caller`."""
+        status = ex.status
+        lines = ex.response.lines
+        ex.responded = True
+        length = ex.response_length
+        if self._closing or not ex.body_done:
+            self._keep = False
+        self._chunked = False
+        if ex.method == b"HEAD" or status == 304 or status == 204:
+            if ex.error is not None and status != 204:
+                lines.append(b"Content-Length: %d" % length)
+            body = b""
+        elif length >= 0:
+            lines.append(b"Content-Length: %d" % length)
+        elif ex.version == b"1.1":
+            lines.append(b"Transfer-Encoding: chunked")
+            self._chunked = True
+            if body:
+                body = chunk(body)
+            if done:
+                body += last_chunk(ex.trailers or [])
+        else:
+            self._keep = False
+        if not self._keep:
+            lines.append(b"Connection: close")
+        elif ex.version == b"1.0":
+            lines.append(b"Connection: keep-alive")
+        line = ex.status_line or b"HTTP/1.1 %d %b" % (status, _REASONS.get(status, b"Unknown"))
+        ex.response_bytes += len(body)
+        self._connection.write(b"%b\r\n%b\r\n\r\n%b" % (line, b"\r\n".join(lines), body))
+        if done:
+            self._answered()
+
+    def inform(self, ex: Exchange, line: bytes, headers: Headers) -> None:
+        """Pass an interim answer on; HTTP/1.0 callers do not know them (RFC 9110 section 15.2)."""
+        if ex.version == b"1.1" and not ex.responded:
+            self._connection.write(b"\r\n".join((line, *headers.lines, b"", b"")))
+
+    def send_body(self, data: bytes) -> None:
+        """See :class:`meshgw.core.exchange.Caller`."""
+        self._ex.response_bytes += len(data)
+        self._connection.write(chunk(data) if self._chunked else data)
+
+    def send_end(self, trailers: list[bytes]) -> None:
+        """See :class:`meshgw.core.exchange.Caller`."""
+        if self._chunked:
+            self._connection.write(last_chunk(trailers))
+        self._answered()
+
+    def cut(self) -> None:
+        """Break the answer off: reset, so that no cache or client takes a part for the whole."""
+        self._connection.abort()
+
+    def _answered(self) -> None:
+        """The answer is complete: account for it, then take the next request or close."""
+        ex = self._ex
+        self._p.walk.finish(ex)
+        self._body = None
+        if not self._keep:
+            self._state = _CLOSED
+            self._connection.close()
+            return
+        ex.reset()
+        if self._closing:
+            self._state = _CLOSED
+            self._connection.close_now()
+            return
+        self._state = _READING_HEAD
+        if self._paused:
+            self._resume()
+        if self._buffer and not self._reading:
+            self._read_heads(self._buffer)
+
+    # --- switching protocols
+
+    def tunnel(self, ex: Exchange, peer: Upstream, data: bytes) -> None:
+        """See :class:`meshgw.core.exchange.Caller`."""
+        self._state = _TUNNEL
+        self._tunnel = peer
+        ex.responded = True
+        lines = ex.response.lines
+        lines.append(b"Connection: Upgrade")
+        lines.append(b"Upgrade: " + (ex.upgrade or b""))
+        self._connection.write(b"%b\r\n%b\r\n\r\n%b" % (ex.status_line, b"\r\n".join(lines), data))
+        early, self._buffer = self._buffer, b""
+        if early:
+            peer.send_body(early)
+
+    def end_tunnel(self) -> None:
+        """The other side sends no more."""
+        self._connection.write_eof()
+
+    # --- pressure
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._connection.pause_reading()
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._connection.resume_reading()
+
+    def pause_body(self) -> None:
+        """See :class:`meshgw.core.exchange.Caller`."""
+        self._pause()
+
+    def resume_body(self) -> None:
+        """See :class:`meshgw.core.exchange.Caller`."""
+        if self._state == _READING_BODY or self._state == _TUNNEL:
+            self._resume()
+
+    def drained(self) -> None:
+        """See :class:`meshgw.core.transport.Receiver`: the caller takes bytes again."""
+        upstream = self._ex.upstream
+        if upstream is not None:
+            upstream.resume_answer()
+
+    # --- ends
+
+    def eof_received(self) -> None:
+        """A caller that closes its side has gone: what it asked for is cancelled. In a tunnel the close is passed on."""
+        if self._state == _TUNNEL and self._tunnel is not None:
+            self._tunnel.send_end([])
+        else:
+            self._connection.close_now()
+
+    def connection_lost(self, reason: str) -> None:
+        """See :class:`meshgw.core.transport.Receiver`."""
+        state, self._state = self._state, _CLOSED
+        if self._timer is not None:
+            self._timer.cancel()
+        if state in (_READING_BODY, _ANSWERING, _TUNNEL):
+            self._p.walk.caller_gone(self._ex)
+        self._tunnel = None
+        self._p.on_closed(self)
+
+    def drain(self) -> None:
+        """Close when idle, or after the answer under way."""
+        self._closing = True
+        if self._state == _READING_HEAD and not self._buffer:
+            self._connection.close_now()
+
+    def abort(self) -> None:
+        """End now, whatever is under way."""
+        self._connection.abort()
+
+    def _check(self) -> None:
+        """Close a connection that stands still before a whole head."""
+        self._timer = self._p.wheel.after(CHECK_SECONDS, self._check)
+        marker = (self._requests, bool(self._buffer))
+        if self._state != _READING_HEAD or marker != self._marker:
+            self._marker, self._still = marker, 0
+            return
+        self._still += 1
+        if self._buffer and self._still >= HEAD_CHECKS:
+            self._refuse(BadRequest(reason="the request head did not arrive in time", code=408))
+        elif not self._buffer and self._still >= IDLE_CHECKS:
+            self._connection.close_now()

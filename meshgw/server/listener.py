@@ -1,0 +1,143 @@
+"""Listening sockets: bind, accept, count, drain.
+
+Source: linkerd-config spec 4.2 and 4.3. The socket is made apart from accepting on it, so that it can be bound early, adopted from another
+process, and checked before anything starts.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.logger import Logger
+
+from meshgw.core.reactor import IN, Poller
+from meshgw.core.timers import Timer, Wheel
+from meshgw.core.transport import SocketOptions
+
+ACCEPTS_AT_ONCE = 64
+"""Connections accepted before others are served again."""
+BACKLOG = 1024
+"""Connections the system may queue, unless ``socketOptions.backlog`` says otherwise; bounded by net.core.somaxconn."""
+REST_SECONDS = 0.5
+"""How long nothing is accepted after the process ran out of file descriptors."""
+
+_log = Logger()
+
+
+class ServerConnection(Protocol):
+    """One accepted connection, as its listener sees it."""
+
+    def start(self) -> None:
+        """Begin to serve."""
+        ...
+
+    def drain(self) -> None:
+        """Close as soon as nothing is under way."""
+        ...
+
+    def abort(self) -> None:
+        """Close now."""
+        ...
+
+
+Accepted = Callable[[socket.socket, tuple[str, int], tuple[str, int]], ServerConnection]
+
+
+def bind_socket(ip: str, port: int, *, backlog: int = BACKLOG, reuse_port: bool = False, reuse_address: bool = True) -> socket.socket:
+    """A listening, non-blocking socket. Raises OSError, with the address in its text."""
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if reuse_address:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.setblocking(False)
+        sock.bind((ip, port))
+        sock.listen(backlog)
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, f"cannot listen on {ip}:{port}: {error.strerror}") from error
+    return sock
+
+
+class Listener:
+    """Accepts connections of one server and knows those that are open."""
+
+    def __init__(self, sock: socket.socket, *, poller: Poller, wheel: Wheel, accepted: Accepted, options: SocketOptions) -> None:
+        self._sock, self._poller, self._wheel, self._accepted, self._options = sock, poller, wheel, accepted, options
+        self._open: set[ServerConnection] = set()
+        self._listening = False
+        self._rest: Timer | None = None
+        self.accepts = self.closes = 0
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The bound ip and port."""
+        name = self._sock.getsockname()
+        return (name[0], name[1])
+
+    @property
+    def connections(self) -> int:
+        """Open connections."""
+        return len(self._open)
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._listening = True
+        self._poller.watch(self._sock.fileno(), self._accept, IN)
+
+    def _accept(self, _events: int) -> None:
+        for _ in range(ACCEPTS_AT_ONCE):
+            try:
+                sock, peer = self._sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self._take_a_rest(error)
+                    return
+                continue  # the caller went away before it was accepted
+            sock.setblocking(False)
+            self._options.apply(sock)
+            local = sock.getsockname()
+            connection = self._accepted(sock, (peer[0], peer[1]), (local[0], local[1]))
+            self.accepts += 1
+            self._open.add(connection)
+            connection.start()
+
+    def _take_a_rest(self, error: OSError) -> None:
+        """Out of descriptors: waiting callers stay in the system's queue instead of making the loop spin."""
+        _log.warn(
+            "cannot accept on {address}: {reason}; trying again in {seconds} s. Raise the limit of open files (ulimit -n).",
+            address=self.address,
+            reason=error.strerror,
+            seconds=REST_SECONDS,
+        )
+        self._poller.forget(self._sock.fileno())
+        self._rest = self._wheel.after(REST_SECONDS, self.start)
+
+    def closed(self, connection: ServerConnection) -> None:
+        """A connection ended."""
+        if connection in self._open:
+            self._open.discard(connection)
+            self.closes += 1
+
+    def stop(self) -> None:
+        """Accept no more and ask the open connections to finish."""
+        if self._rest is not None:
+            self._rest.cancel()
+        if self._listening:
+            self._listening = False
+            self._poller.forget(self._sock.fileno())
+        self._sock.close()
+        for connection in list(self._open):
+            connection.drain()
+
+    def abort(self) -> None:
+        """Close what is still open; the grace period is over."""
+        for connection in list(self._open):
+            connection.abort()
