@@ -35,7 +35,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python deploy/demo/run.py $(ARGS)
 
 test: $(VENV)/.installed
-	.ci/packages nginx-light haproxy curl dnsmasq-base
+	.ci/packages nginx-light haproxy curl dnsmasq-base wrk
 	$(BIN)/python -m pytest -n $(TEST_JOBS) $(ARGS)
 
 check: $(VENV)/.installed

@@ -133,6 +133,37 @@ class NamerError(BindError):
         return self.detail
 
 
+@attrs.frozen(kw_only=True)
+class DeadlineExceeded(MeshError):
+    """The deadline that came with the request (``l5d-ctx-deadline``) has passed, ``late`` seconds before it got here."""
+
+    phase: ClassVar[str] = "time"
+    status: ClassVar[int] = 503
+    name: str
+    late: float
+
+    def __str__(self) -> str:
+        when = f"{self.late:.3f} s before it arrived here" if self.late else "while waiting for a response"
+        return f"exceeded the deadline of the request to {self.name} {when} (l5d-ctx-deadline)"
+
+
+@attrs.frozen(kw_only=True)
+class RequestTimeout(MeshError):
+    """The limit of a whole request passed before its answer began; ``scope`` is ``server`` or ``total`` (spec 5.8)."""
+
+    phase: ClassVar[str] = "time"
+    status: ClassVar[int] = 503
+    name: str
+    seconds: float
+    scope: str
+
+    def __str__(self) -> str:
+        text = f"exceeded {self.seconds * 1000:g}.milliseconds to {self.name} while waiting for a response for the request"
+        if self.scope == "total":
+            return f"{text}, including retries (if applicable) (totalTimeoutMs)"
+        return f"{text} at the server (timeoutMs)"
+
+
 class BalanceError(MeshError):
     """No endpoint could be chosen."""
 
@@ -154,10 +185,7 @@ class NoEndpoint(BalanceError):
             detail = "it has no addresses"
         else:
             detail = f"{self.known} known, {self.closed} marked dead; see /client_state.json"
-        return (
-            f"Unable to route request!\n\nservice name: {self.service}\nclient name: {self.bound}\n"
-            f"no hosts available: {detail}"
-        )
+        return f"Unable to route request!\n\nservice name: {self.service}\nclient name: {self.bound}\nno hosts available: {detail}"
 
 
 class ConnectError(MeshError):
@@ -211,6 +239,21 @@ class UpstreamClosed(AnswerError):
 
     def __str__(self) -> str:
         return f"{self.selected} closed the connection before answering: {self.reason}"
+
+
+@attrs.frozen(kw_only=True)
+class AttemptTimeout(AnswerError):
+    """One attempt took longer than ``seconds`` to begin its answer (spec 5.8, requestAttemptTimeoutMs)."""
+
+    status: ClassVar[int] = 503
+    name: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"exceeded {self.seconds * 1000:g}.milliseconds to {self.name} while waiting for a response for an individual request, "
+            "excluding retries (requestAttemptTimeoutMs)"
+        )
 
 
 @attrs.frozen(kw_only=True)

@@ -198,7 +198,7 @@ class Registry:
             raise ConflictingKinds(group=group, id=id, distributions=tuple(_distribution(point) for point in points))
         try:
             kind = points[0].load()
-        except Exception as error:  # noqa: BLE001 - importing a plug-in may raise anything; it becomes a reported problem
+        except Exception as error:  # importing a plug-in may raise anything; it becomes a reported problem
             raise BrokenKind(group=group, id=id, reason=f"{type(error).__name__}: {error}") from error
         if not isinstance(kind, Kind) or kind.id != id:
             raise BrokenKind(group=group, id=id, reason=f"{points[0].value} is not a Kind with this id")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import json
 import shlex
 import shutil
 import signal
@@ -50,6 +51,7 @@ class Demo:
         self.proxy = PROXY_PORT if is_free(PROXY_PORT) else free_port()
         self.admin = ADMIN_PORT if is_free(ADMIN_PORT) else free_port()
         self._instances: dict[str, int] = {}
+        self._answered = 0  # requests that an instance answered with 200
 
     def start(self) -> None:
         """Start web01, web02 and the gateway. Raises ProcessFailed when one does not come up."""
@@ -92,13 +94,15 @@ class Demo:
         connection = http.client.HTTPConnection(LOOPBACK, port or self.proxy, timeout=5.0)
         try:
             connection.request("GET", target, headers={**({"Host": host} if host else {}), **(headers or {})})
-            return Reply(connection.getresponse())
+            reply = Reply(connection.getresponse())
         finally:
             connection.close()
+        self._answered += host == "web" and reply.status == 200
+        return reply
 
-    def _curl(self, *options: str, target: str = "/", port: int | None = None) -> None:
+    def _curl(self, *options: str, target: str = "/", port: int | None = None, pipe: str = "") -> None:
         words = ["curl", "-s", *options, f"http://localhost:{port or self.proxy}{target}"]
-        self._screen.command(" ".join(shlex.quote(word) for word in words))
+        self._screen.command(" ".join(shlex.quote(word) for word in words) + pipe)
 
     def _names(self, count: int, headers: Mapping[str, str] | None = None) -> Counter[str]:
         answers = (self._ask("/", host="web", headers=headers) for _ in range(count))
@@ -167,29 +171,39 @@ class Demo:
         self._screen.verdict(set(counts) == {"web02"}, "five of five went to web02; other callers notice nothing", self._counts(counts))
 
     def logged(self) -> None:
-        """The access log has a line for each answer of a service."""
+        """The access log has one line for each request, whoever answered it."""
         self._screen.title("The access log")
-        self._screen.command("tail -n 5 access.log")
         file = self._place / "access.log"
 
-        def lines() -> list[str]:
-            return file.read_text(errors="replace").splitlines() if file.exists() else []
+        def lines(host: str) -> list[str]:
+            return [line for line in file.read_text(errors="replace").splitlines() if line.startswith(f"{host} ")] if file.exists() else []
 
-        written = wait_until(lambda: any(line.startswith("web ") and '" 200 ' in line for line in lines()), PATIENCE)
-        self._screen.output("\n".join(lines()[-5:]))
-        self._screen.verdict(written, "each answer of an instance has its line", "\n".join(lines()[-20:]))
+        def all_there() -> bool:
+            return len(lines("web")) >= self._answered and len(lines("nobody")) >= 1
+
+        wait_until(all_there, PATIENCE)
+        good, refused = lines("web"), lines("nobody")
+        self._screen.command("grep ^web access.log | tail -n 3")
+        self._screen.output("\n".join(good[-3:]))
+        counted = len(good) == self._answered and all('" 200 ' in line for line in good)
+        self._screen.verdict(counted, f"each of the {self._answered} answers of an instance has its line", "\n".join(good[-20:]))
+        self._screen.command("grep ^nobody access.log")
+        self._screen.output("\n".join(refused))
+        told = len(refused) == 1 and '" 502 ' in refused[0]
+        self._screen.verdict(told, "and so has the request that the gateway answered itself", "\n".join(refused))
 
     def counted(self) -> None:
         """Metrics in both formats."""
         self._screen.title("Metrics")
-        self._curl(target="/admin/metrics/prometheus", port=self.admin)
+        self._curl(target="/admin/metrics/prometheus", port=self.admin, pipe=" | grep requests")
         answer = self._ask("/admin/metrics/prometheus", port=self.admin)
         chosen = [line for line in answer.body.splitlines() if line.startswith("rt:") and "requests" in line]
-        self._screen.output("\n".join(chosen) or answer.show(), limit=8)
+        self._screen.output("\n".join(sorted(chosen)) or answer.show(), limit=8)
         good = answer.status == 200 and any('rt="demo"' in line for line in chosen)
         self._screen.verdict(good, "Prometheus can read what the router `demo` counted", answer.show())
-        self._curl(target="/admin/metrics.json?q=rt/demo/server", port=self.admin)
-        answer = self._ask("/admin/metrics.json?pretty=true&q=rt/demo/server", port=self.admin)
+        target = f"/admin/metrics.json?pretty=true&q=rt/demo/server/{LOOPBACK}/{self.proxy}"
+        self._curl(target=target, port=self.admin)
+        answer = self._ask(target, port=self.admin)
         self._screen.output(answer.body, limit=12)
         self._screen.verdict(answer.status == 200 and "requests" in answer.body, "the same as JSON", answer.show())
 
@@ -197,9 +211,9 @@ class Demo:
         """The delegator explains a name."""
         self._screen.title("How a name is resolved")
         target = "/delegator.json?namespace=demo&path=/svc/web&dtab=/svc=>/%23/io.l5d.fs"
-        self._curl(target=target, port=self.admin)
+        self._curl(target=target, port=self.admin, pipe=" | python3 -m json.tool")
         answer = self._ask(target, port=self.admin)
-        self._screen.output(answer.body, limit=12)
+        self._screen.output(json.dumps(json.loads(answer.body), indent=2) if answer.status == 200 else answer.show(), limit=40)
         good = answer.status == 200 and str(self._instances["web01"]) in answer.body
         self._screen.verdict(good, "every step of the delegation, down to the addresses", answer.show())
 
@@ -209,6 +223,7 @@ class Demo:
 
     def farewell(self) -> None:
         """Where to look by oneself."""
+        self._screen.say("Try it yourself:")
         self._screen.say(f"  proxy      curl -H 'Host: web' http://localhost:{self.proxy}/")
         self._screen.say(f"  admin      http://localhost:{self.admin}/")
         self._screen.say(
@@ -239,11 +254,10 @@ def show(screen: Screen, running: Running, once: bool) -> None:
 
 def stay_up(screen: Screen, running: Running) -> None:
     """Wait for Ctrl-C or SIGTERM; a program that ends meanwhile is a failure and ends the wait."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         wait_until(lambda: not all(process.is_running for process in running), float("inf"))
     except KeyboardInterrupt:
-        screen.say("")
+        screen.say("\nStopping the gateway and its services; nothing is left behind.")
         return
     for process in running:
         screen.verdict(process.is_running, f"{process.name} stays up", process.describe("ended"))
@@ -255,10 +269,14 @@ def main() -> int:
     parser.add_argument("--once", action="store_true", help="end after the last step instead of staying up")
     options = parser.parse_args()
     screen = standard()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: the programs stop, the files go
     place = Path(tempfile.mkdtemp(prefix="meshgw-demo-"))
     try:
         with Running(place) as running:
             show(screen, running, options.once)
+    except KeyboardInterrupt:
+        screen.say("\nInterrupted before the last step.")
+        return 130
     finally:
         shutil.rmtree(place, ignore_errors=True)
     return 1 if screen.failures else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from typing import TextIO
 
@@ -34,7 +35,7 @@ class Screen:
         """What the command printed, indented; at most ``limit`` lines."""
         lines = text.rstrip().splitlines()
         for line in lines[:limit]:
-            self._line("  " + self._paint(DIM, line))
+            self._line("  " + self._paint(DIM, self._clipped(line)))
         if len(lines) > limit:
             self._line("  " + self._paint(DIM, f"… {len(lines) - limit} more lines"))
 
@@ -46,6 +47,13 @@ class Screen:
         self.failures += 1
         self._line(self._paint(RED, f"✗ NOT: {statement}" if self._coloured else f"FAILED: {statement}"))
         self.output(otherwise)
+
+    def _clipped(self, line: str) -> str:
+        """On a terminal a line that would wrap ends in an ellipsis; a file gets all of it."""
+        if not self._coloured:
+            return line
+        room = max(40, shutil.get_terminal_size().columns - 2)
+        return line if len(line) <= room else line[: room - 1] + "…"
 
     def _paint(self, colour: str, text: str) -> str:
         return f"{colour}{text}{RESET}" if self._coloured else text

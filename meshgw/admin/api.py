@@ -14,6 +14,7 @@ import attrs
 from twisted.internet import defer
 from twisted.internet.interfaces import IReactorTime
 
+from meshgw.bind.delegate import with_addresses
 from meshgw.core.live import Failed, Live, Ok, State
 from meshgw.errors import MeshError
 from meshgw.kinds import Interpreter
@@ -253,9 +254,9 @@ class DelegatorView:
             raise _Refused(400, f"Invalid path: {error}") from error
         namespace, interpreter = self._interpreter(asked.namespace)
         delegate = getattr(interpreter, "delegate", None)
-        if delegate is None:
+        if delegate is None or not getattr(interpreter, "can_delegate", True):
             raise _Refused(501, f"Name Interpreter for {namespace} cannot show delegations")
-        live: Live[Delegation] = delegate(dtab, path)
+        live: Live[Delegation] = with_addresses(delegate(dtab, path))  # else lazy sources would show as pending
         return await _settled(live, self._reactor, DELEGATION_SECONDS)
 
     def _interpreter(self, namespace: str | None) -> tuple[str, Interpreter]:

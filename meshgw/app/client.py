@@ -8,26 +8,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from meshgw.balance.nodes import Node, Nodes
-from meshgw.balance.pickers import P2cLeastLoaded
-from meshgw.client.pool import Pool
+from meshgw.app.endpoint import Endpoint
+from meshgw.balance.nodes import Node, Nodes, Picker
 from meshgw.core.address import Addr, Address, Replicas
 from meshgw.core.exchange import Exchange
 from meshgw.core.live import Live, Observation, Ok, Pending, State
 from meshgw.errors import MeshError, NamerError
+from meshgw.filters.budget import RetryBudget
 from meshgw.naming.path import Path
 from meshgw.telemetry.metrics import Metrics
 
 
 class BoundClient:
-    """Endpoints of one bound name. ``error`` is set while its addresses failed before any was known; ``is_pending`` while none are."""
+    """Endpoints of one bound name. ``error`` is set while its addresses failed before any was known; ``is_pending`` while none are.
+
+    ``pick``, ``on_begin`` and ``on_end`` are the balancer's, without a detour.
+    """
 
     def __init__(
         self,
         id: Path,
         *,
-        picker: P2cLeastLoaded,
-        make_pool: Callable[[Address, ClientMetrics], Pool],
+        picker: Picker,
+        make_endpoint: Callable[[Address, ClientMetrics], Endpoint],
+        requeue_budget: RetryBudget,
         metrics: Metrics,
         resume: Callable[[list[Exchange]], None],
     ) -> None:
@@ -36,8 +40,10 @@ class BoundClient:
         self._resume = resume
         self.stats = ClientMetrics(metrics)
         self.outcomes = metrics.outcomes()
-        self.nodes: Nodes[Pool] = Nodes(lambda address: make_pool(address, self.stats))
-        self._picker = picker
+        self.nodes: Nodes[Endpoint] = Nodes(lambda address: make_endpoint(address, self.stats), probation=picker.probation)
+        self._picker, self._budget = picker, requeue_budget
+        self.pick, self.on_begin, self.on_end = picker.pick, picker.on_begin, picker.on_end
+        self.begun = requeue_budget.deposit
         self.is_pending = True
         self.exists = True
         self.error: MeshError | None = None
@@ -47,6 +53,16 @@ class BoundClient:
         self._observation: Observation | None = None
         self._addr: Live[Addr] | None = None
         self._gauges()
+
+    def may_requeue(self, so_far: int) -> bool:
+        """Whether a request that was requeued ``so_far`` times may be once more; the budget is charged (spec 10.2)."""
+        if so_far and so_far >= self._budget.request_limit:
+            self.stats.limited()
+            return False
+        if self._budget.try_withdraw():
+            return True
+        self.stats.exhausted()
+        return False
 
     def follow(self, addr: Live[Addr]) -> None:
         """Follow these addresses until :meth:`close`, instead of those before: the latest binding of a name knows them best."""
@@ -61,26 +77,26 @@ class BoundClient:
         if isinstance(state, Pending):
             return
         self.error = self.stale = None
+        changed = False
         if isinstance(state, Ok):
             self.stale = state.error
             self.exists = isinstance(state.value, Replicas)
             if isinstance(state.value, Replicas):
                 authority = state.value.meta.get("authority")
                 self.authority = authority.encode() if isinstance(authority, str) else None
-                self.nodes.update(state.value.addresses)
+                changed = self.nodes.update(state.value.addresses)
             else:
                 self.nodes.update(())
         else:
             error = state.error
             self.error = error if isinstance(error, MeshError) else NamerError(detail=str(error) or type(error).__name__)
         self.is_pending = False
+        if changed:  # a deployment often is the end of an endpoint's illness
+            for node in self.nodes.all():
+                node.endpoint.rediscovered()
         waiters, self.waiters = self.waiters, []
         if waiters:
             self._resume(waiters)
-
-    def pick(self) -> Node[Pool] | None:
-        """The endpoint for the next request; None when there is none."""
-        return self._picker.pick(self.nodes)
 
     def state(self) -> dict[str, Any]:
         """The entry in ``/client_state.json``."""
@@ -90,7 +106,12 @@ class BoundClient:
             text = "Pending"
         else:
             text = "bound" if self.exists else "Neg"
-        state: dict[str, Any] = {"state": text, "addresses": [node.address.show() for node in self.nodes.all()]}
+        nodes = self.nodes.all()
+        state: dict[str, Any] = {
+            "state": text,
+            "addresses": [node.address.show() for node in nodes],
+            "endpoints": [node.endpoint.state() for node in nodes],
+        }
         if self.stale is not None:
             state["stale"] = str(self.stale)
         return state
@@ -105,30 +126,31 @@ class BoundClient:
     def _gauges(self) -> None:
         nodes, metrics = self.nodes, self.metrics
 
-        def total(figure: Callable[[Node[Pool]], float]) -> Callable[[], float]:
+        def total(figure: Callable[[Node[Endpoint]], float]) -> Callable[[], float]:
             return lambda: float(sum(figure(node) for node in nodes.all()))
 
         balancer = metrics.scope("loadbalancer")
         balancer.gauge("size", function=lambda: float(len(nodes)))
-        balancer.gauge("available", function=total(lambda node: node.endpoint.is_available))
-        balancer.gauge("busy", function=total(lambda node: not node.endpoint.is_available))
+        balancer.gauge("available", function=total(lambda node: node.is_available))
+        balancer.gauge("busy", function=total(lambda node: not node.is_available))
         balancer.gauge("closed", function=lambda: 0.0)
         balancer.gauge("load", function=total(lambda node: node.load))
         balancer.gauge("meanweight", function=lambda: sum(node.address.weight for node in nodes.all()) / (len(nodes) or 1))
-        balancer.gauge("p2c", function=lambda: 1.0)
-        balancer.gauge("adds", function=lambda: float(nodes.adds))
-        balancer.gauge("removes", function=lambda: float(nodes.removes))
-        balancer.gauge("updates", function=lambda: float(nodes.updates))
-        balancer.gauge("max_effort_exhausted", function=lambda: float(self._picker.exhausted))
-        metrics.gauge("available", function=total(lambda node: node.endpoint.is_available))
-        metrics.gauge("connections", function=total(lambda node: node.endpoint.open))
-        metrics.gauge("pool_size", function=total(lambda node: node.endpoint.size))
-        metrics.gauge("pool_cached", function=total(lambda node: node.endpoint.cached))
-        metrics.gauge("pool_waiters", function=total(lambda node: node.endpoint.waiting))
+        balancer.gauge(self._picker.algorithm, function=lambda: 1.0)
+        balancer.follow("adds", function=lambda: nodes.adds)
+        balancer.follow("removes", function=lambda: nodes.removes)
+        balancer.follow("updates", function=lambda: nodes.updates)
+        balancer.follow("max_effort_exhausted", function=lambda: self._picker.exhausted)
+        metrics.scope("retries").gauge("budget", function=lambda: float(self._budget.balance))
+        metrics.gauge("available", function=total(lambda node: node.is_available))
+        metrics.gauge("connections", function=total(lambda node: node.endpoint.pool.open))
+        metrics.gauge("pool_size", function=total(lambda node: node.endpoint.pool.size))
+        metrics.gauge("pool_cached", function=total(lambda node: node.endpoint.pool.cached))
+        metrics.gauge("pool_waiters", function=total(lambda node: node.endpoint.pool.waiting))
 
 
 class ClientMetrics:
-    """What all pools of one client count."""
+    """What all endpoints of one client count (``app.endpoint.EndpointStats``)."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._connects, self._closes = metrics.counter("connects"), metrics.counter("closes")
@@ -137,7 +159,14 @@ class ClientMetrics:
         self._failed = metrics.counter("service_creation", "failures")
         self._waited = metrics.counter("pool_num_waited")
         self._refused = metrics.counter("pool_num_too_many_waiters")
-        self.requeues = metrics.counter("retries", "requeues")
+        retries = metrics.scope("retries")
+        self._requeues, self._exhausted = retries.counter("requeues"), retries.counter("budget_exhausted")
+        self._limited = retries.counter("request_limit")
+        self.requeues_per_request = retries.histogram("requeues_per_request")
+        accrual = metrics.scope("failure_accrual")
+        self._removals, self._revivals = accrual.counter("removals"), accrual.counter("revivals")
+        self._probes, self._removed_for = accrual.counter("probes"), accrual.counter("removed_for_ms")
+        self._metrics = metrics
 
     def connected(self, seconds: float) -> None:
         """See :class:`meshgw.client.pool.PoolStats`."""
@@ -160,3 +189,39 @@ class ClientMetrics:
     def refused(self) -> None:
         """See :class:`meshgw.client.pool.PoolStats`."""
         self._refused.incr()
+
+    def requeued(self) -> None:
+        """A request goes to another endpoint."""
+        self._requeues.incr()
+
+    def limited(self) -> None:
+        """A request has used up its share of the requeue budget."""
+        self._limited.incr()
+
+    def exhausted(self) -> None:
+        """The requeue budget is used up."""
+        self._exhausted.incr()
+
+    def removed(self) -> None:
+        """See :class:`meshgw.filters.accrual.AccrualStats`."""
+        self._removals.incr()
+
+    def revived(self) -> None:
+        """See :class:`meshgw.filters.accrual.AccrualStats`."""
+        self._revivals.incr()
+
+    def probed(self) -> None:
+        """See :class:`meshgw.filters.accrual.AccrualStats`."""
+        self._probes.incr()
+
+    def removed_for(self, seconds: float) -> None:
+        """See :class:`meshgw.filters.accrual.AccrualStats`."""
+        self._removed_for.incr(int(seconds * 1000))
+
+    def marked_dead(self) -> None:
+        """See :class:`meshgw.app.endpoint.EndpointStats`."""
+        self._metrics.counter("failfast", "marked_dead").incr()
+
+    def marked_available(self) -> None:
+        """See :class:`meshgw.app.endpoint.EndpointStats`."""
+        self._metrics.counter("failfast", "marked_available").incr()

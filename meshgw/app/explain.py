@@ -31,6 +31,6 @@ def load(config_file: str, router_label: str | None, reactor: Any) -> tuple[Dtab
 
     def stop() -> object:
         spawner.stop()
-        return names.services.stopService()
+        return names.services.stopService()  # type: ignore[no-untyped-call]
 
     return router.dtab, cast("Delegator", interpreter), names.services.startService, stop

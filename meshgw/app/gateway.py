@@ -19,7 +19,8 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 
 from meshgw import __version__
-from meshgw.app.http import HttpRouter, Shared
+from meshgw.app.http import HttpRouter
+from meshgw.app.http_stacks import Shared
 from meshgw.bind.builtin import BuiltinNamer
 from meshgw.bind.interpreter import DefaultInterpreter
 from meshgw.config.document import Chosen
@@ -49,7 +50,7 @@ class Names:
     """Namers and interpreters of a configuration, shared by its routers; services among them start and stop with it."""
 
     def __init__(self, config: Config, reactor: Any, metrics: Metrics, random: Random, spawn: Callable[..., Callable[[], None]]) -> None:
-        self.services = MultiService()
+        self.services = MultiService()  # type: ignore[no-untyped-call]
         resolver = Resolver(reactor, SystemServers(reactor), random, metrics)
         self._add(resolver)
         self.runtime = Runtime(reactor=reactor, metrics=metrics, random=random, spawn=spawn, resolve=resolver.resolve)
@@ -63,7 +64,7 @@ class Names:
 
     def _add(self, item: object) -> None:
         if IService.providedBy(item):
-            self.services.addService(item)
+            self.services.addService(item)  # type: ignore[no-untyped-call]
 
     def _namer(self, chosen: Chosen) -> tuple[Path, Namer]:
         prefix = Path.of("#") + chosen.config.prefix
@@ -112,16 +113,17 @@ def _label(chosen: Chosen) -> str:
     return config.label or chosen.kind.id
 
 
-class Gateway(MultiService):  # type: ignore[misc]  # Twisted's services are untyped
+class Gateway(MultiService):
     """The service of one process. ``stop`` ends the reactor; ``shutdown`` lets the grace period be given."""
 
     def __init__(self, config: Config, reactor: Any, random: Random) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.config, self._reactor = config, reactor
         self.metrics = Metrics()
         self._spawner = Spawner()
         self._started_at = time.time()  # noqa: TID251 - wall-clock time is what operators are shown
         self._grace = config.admin.shutdown_grace_ms / 1000
+        self._ending = False
         self.names = Names(config, reactor, self.metrics, random, self._spawner.spawn)
         self._wheel = Wheel(reactor)
         shared = Shared(
@@ -143,11 +145,11 @@ class Gateway(MultiService):  # type: ignore[misc]  # Twisted's services are unt
                 metrics=self.metrics.scope("rt", label),
             )
         self.telemeters = [chosen.kind.build(chosen.config, self.names.runtime) for chosen in config.telemetry]
-        self.names.services.setServiceParent(self)
-        HistogramSnapshots(reactor, self.metrics).setServiceParent(self)
+        self.names.services.setServiceParent(self)  # type: ignore[no-untyped-call]
+        HistogramSnapshots(reactor, self.metrics).setServiceParent(self)  # type: ignore[no-untyped-call]
         for telemeter in self.telemeters:
             if IService.providedBy(telemeter):
-                telemeter.setServiceParent(self)
+                telemeter.setServiceParent(self)  # type: ignore[no-untyped-call]
 
     # --- life cycle
 
@@ -159,7 +161,7 @@ class Gateway(MultiService):  # type: ignore[misc]  # Twisted's services are unt
     def startService(self) -> None:
         """Start from the sources of names outward: namers, interpreters, then listeners."""
         add_process_metrics(self.metrics, time.time)  # noqa: TID251 - as above
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         for router in self.routers.values():
             router.start()
         for label, router in self.routers.items():
@@ -188,7 +190,9 @@ class Gateway(MultiService):  # type: ignore[misc]  # Twisted's services are unt
         while any(router.connections for router in self.routers.values()):
             if self._reactor.seconds() >= deadline:
                 left = sum(router.connections for router in self.routers.values())
-                _log.warn("{left} connections did not finish within the grace period of {grace} s and are closed", left=left, grace=self._grace)
+                _log.warn(
+                    "{left} connections did not finish within the grace period of {grace} s and are closed", left=left, grace=self._grace
+                )
                 for router in self.routers.values():
                     router.abort()
                 return
@@ -231,8 +235,10 @@ class Gateway(MultiService):  # type: ignore[misc]  # Twisted's services are unt
         }
 
     def shutdown(self, grace_seconds: float | None) -> None:
-        """Stop the process gracefully."""
+        """Stop the process gracefully; asked again, that goes on as it is."""
+        if self._ending:
+            return
+        self._ending = True
         if grace_seconds is not None:
             self._grace = grace_seconds
         self._reactor.callLater(0, self._reactor.stop)
-

@@ -1,6 +1,6 @@
-"""The protocol kind ``http``: what an HTTP/1.1 router's stacks, listeners and connections are made of.
+"""The protocol kind ``http``: a router's listeners, services, clients and connections, built from its configuration.
 
-Source: linkerd-config spec 5; ARCHITECTURE.md section 3. The order of the stacks is written once, here.
+Source: linkerd-config spec 4 and 5. The stacks they are compiled from are in ``app.http_stacks``.
 """
 
 from __future__ import annotations
@@ -12,33 +12,34 @@ from typing import Any
 import attrs
 
 from meshgw.app.client import BoundClient, ClientMetrics
+from meshgw.app.endpoint import Endpoint
+from meshgw.app.http_stacks import BOUND_STACK, PATH_STACK, SERVER_STACK, BoundLevel, PathLevel, ServerLevel, Shared
+from meshgw.app.policy import ServicePolicy, can_replay
 from meshgw.app.replies import ErrorReplies
 from meshgw.app.router import RouterCaches
-from meshgw.app.walk import Walk
+from meshgw.app.walk import NACK, Walk
+from meshgw.balance.nodes import Picker
 from meshgw.balance.pickers import P2cLeastLoaded
 from meshgw.client.http import ClientParameters
-from meshgw.client.pool import Pool, PoolLimits
+from meshgw.client.pool import Pool, PoolLimits, PoolStats
 from meshgw.config.http import (
-    ConnectionRandomLabeler,
     HttpRouterConfig,
     HttpServerConfig,
-    IpLabeler,
-    IpPortLabeler,
-    Labeler,
-    RouterLabeler,
-    StaticLabeler,
 )
+from meshgw.config.retries import ConstantBackoff, RetryBudgetConfig
+from meshgw.config.scoped import ClientParams, FaultsConfig
 from meshgw.core.address import Address
 from meshgw.core.exchange import Exchange
-from meshgw.core.reactor import Poller
-from meshgw.core.stack import Pipeline, Role, Stack
-from meshgw.core.timers import Wheel
+from meshgw.core.stack import Pipeline
 from meshgw.core.transport import Connection, SocketOptions
 from meshgw.filters.access import AccessRecord
-from meshgw.filters.context import TAKEN, CallDepth, ClearContext, ServerContext
-from meshgw.filters.destination import Authority, Destination
-from meshgw.filters.forwarded import Forwarded, Label, Timestamp, by_ip, by_ip_and_port, fixed, random_per_connection, random_per_request
-from meshgw.filters.stats import AttemptStats, RequestStats
+from meshgw.filters.accrual import default_policy
+from meshgw.filters.budget import build_budget, build_waits
+from meshgw.filters.classify import HttpClassifier
+from meshgw.filters.context import TAKEN
+from meshgw.filters.faults import Faults
+from meshgw.filters.limits import ConcurrencyLimit
+from meshgw.filters.stats import AttemptStats, ServerStats, ServiceStats
 from meshgw.identify.request import RequestIdentifier, chain
 from meshgw.kinds import Interpreter, Kind, Runtime
 from meshgw.naming.path import Path
@@ -46,103 +47,13 @@ from meshgw.server.http import HttpParameters, HttpServer
 from meshgw.server.listener import BACKLOG, Listener, ServerConnection, bind_socket
 from meshgw.telemetry.access import AccessLog
 from meshgw.telemetry.metrics import Metrics
-from meshgw.telemetry.outcomes import Outcomes
 from meshgw.telemetry.rolling import RollPolicy
 from meshgw.wire.headers import FieldTable
+from meshgw.wire.http1 import ResponseTable
 
 KB = 1024
-
-
-@attrs.frozen(kw_only=True)
-class Shared:
-    """What the routers of a process have in common. ``clock`` is monotonic, ``now`` since the epoch, both in seconds."""
-
-    runtime: Runtime
-    poller: Poller
-    wheel: Wheel
-    clock: Callable[[], float]
-    now: Callable[[], float]
-
-
-@attrs.frozen(kw_only=True)
-class _Server:
-    """The parameters of a listener's stack."""
-
-    config: HttpServerConfig
-    stats: RequestStats
-    record: AccessRecord | None
-    label: str
-    shared: Shared
-
-
-SERVER_STACK = (
-    Stack("server")
-    # outermost, so that every request counts and its whole time does
-    .then(Role.STATS, lambda server: server.stats)
-    # next, so that what is logged is what the caller gets
-    .then(Role.ACCESS_LOG, lambda server: server.record)
-    # before anybody believes a header of the caller
-    .then(Role.CLEAR_CONTEXT, lambda server: ClearContext() if server.config.clear_context else None)
-    # before any work is spent on a request that loops
-    .then(Role.CALL_DEPTH, lambda server: CallDepth(server.config.max_call_depth))
-    .then(Role.TIMESTAMP, lambda server: Timestamp(server.config.timestamp_header, server.shared.now) if server.config.timestamp_header else None)
-    .then(Role.FORWARDED, lambda server: _forwarded(server))
-    # innermost: local dtabs, which identification and binding use
-    .then(Role.CONTEXT, lambda server: ServerContext(_bits(server.shared), server.shared.runtime.random.getrandbits(32)))
-)
-
-
-@attrs.frozen(kw_only=True)
-class _Bound:
-    """The parameters of a bound name's stack under a logical name."""
-
-    name: Path
-    client: BoundClient
-    residual: Path
-    stats: AttemptStats
-    shared: Shared
-
-
-PATH_STACK = (
-    Stack("path")
-    # the caller-visible outcome by logical name
-    .then(Role.STATS, lambda stats: stats)
-)
-
-BOUND_STACK = (
-    Stack("bound")
-    # every attempt counts, also one that finds no endpoint
-    .then(Role.STATS, lambda bound: bound.stats)
-    .then(Role.AUTHORITY, lambda bound: Authority(bound.client.authority) if bound.client.authority else None)
-    # innermost: what the service sees is what was decided
-    .then(Role.DESTINATION, lambda bound: Destination(bound.name, bound.client.id, bound.residual, _bits(bound.shared)))
-)
-
-
-def _bits(shared: Shared) -> Callable[[], int]:
-    getrandbits = shared.runtime.random.getrandbits
-    return lambda: getrandbits(64)
-
-
-def _forwarded(server: _Server) -> Forwarded | None:
-    config = server.config.add_forwarded_header
-    if config is None:
-        return None
-    return Forwarded(_label(config.by, server), _label(config.for_, server))
-
-
-def _label(labeler: Labeler, server: _Server) -> Label:
-    if isinstance(labeler, IpLabeler):
-        return by_ip
-    if isinstance(labeler, IpPortLabeler):
-        return by_ip_and_port
-    if isinstance(labeler, RouterLabeler):
-        return fixed(server.label)
-    if isinstance(labeler, StaticLabeler):
-        return fixed(labeler.label)
-    if isinstance(labeler, ConnectionRandomLabeler):
-        return random_per_connection(server.shared.runtime.random)
-    return random_per_request(server.shared.runtime.random)
+REPLAY_KB = 5
+"""Kilobytes of a request's body kept for retries: streamAfterContentLengthKB, below which Linkerd buffers (spec 5.1)."""
 
 
 class HttpRouter:
@@ -151,7 +62,7 @@ class HttpRouter:
     def __init__(self, config: HttpRouterConfig, label: str, interpreter: Interpreter, shared: Shared, metrics: Metrics) -> None:
         self.config, self.label, self.interpreter = config, label, interpreter
         self._shared, self._metrics = shared, metrics
-        self._response_table = FieldTable(taken=(b"via",))
+        self._response_table = ResponseTable(wanted=(NACK,), taken=(b"via", b"l5d-success-class"))
         self._client_parameters = ClientParameters(
             table=self._response_table,
             max_headers=config.max_headers_kb * KB,
@@ -167,7 +78,7 @@ class HttpRouter:
             wheel=shared.wheel,
             clock=shared.clock,
         )
-        self._services: dict[Path, Outcomes] = {}
+        self._services: dict[Path, _Service] = {}
         self._log: AccessLog | None = None
         if config.http_access_log is not None:
             self._log = AccessLog(
@@ -178,7 +89,7 @@ class HttpRouter:
                 clock=shared.now,
             )
         self._replies = ErrorReplies(max_header=config.max_headers_kb * KB, max_body=config.max_err_response_kb * KB)
-        self._identifier = self._build_identifier()
+        self.identifier = self._build_identifier()
         self.listeners: list[Listener] = []
         self._sockets: list[socket.socket] = []
         if config.originator:
@@ -244,12 +155,20 @@ class HttpRouter:
         shared, config = self._shared, self.config
         address = sock.getsockname()
         scope = self._metrics.scope("server", f"{address[0]}/{address[1]}")
-        stats = RequestStats(scope.outcomes())
+        stats = ServerStats(scope.outcomes())
+        limit = None
+        if server.max_concurrent_requests is not None:
+            limit = ConcurrencyLimit(server.max_concurrent_requests)
+            scope.gauge("request_concurrency", function=lambda: float(limit.current))
+            scope.gauge("request_queue_size", function=lambda: 0.0)  # what exceeds the limit is rejected, not queued
+            scope.follow("request_rejections", function=lambda: limit.rejected)
         record = None if self._log is None else AccessRecord(self._log, shared.now)
-        pipeline = SERVER_STACK.compile(_Server(config=server, stats=stats, record=record, label=self.label, shared=shared))
+        pipeline = SERVER_STACK.compile(
+            ServerLevel(config=server, stats=stats, record=record, limit=limit, label=self.label, shared=shared)
+        )
         walk = Walk(
             server=pipeline,
-            identifier=self._identifier,
+            identifier=self.identifier,
             cache=self.caches.routes,
             routes=self.caches,
             replies=self._replies,
@@ -267,12 +186,17 @@ class HttpRouter:
 
         parameters = HttpParameters(
             walk=walk,
-            table=FieldTable(wanted=self._identifier.header_names, taken=TAKEN),
+            table=FieldTable(wanted=self.identifier.header_names, taken=TAKEN),
             wheel=shared.wheel,
             clock=shared.clock,
             max_line=config.max_initial_line_kb * KB,
             max_headers=config.max_headers_kb * KB,
             max_body=None if config.max_request_kb is None else config.max_request_kb * KB,
+            replay=(REPLAY_KB if config.stream_after_content_length_kb is None else config.stream_after_content_length_kb) * KB,
+            idle=_seconds(server.server_session.idle_time_ms),
+            life=_seconds(server.server_session.life_time_ms),
+            on_idle=scope.counter("idle").incr,
+            on_life=scope.counter("lifetime").incr,
             on_closed=closed,
         )
 
@@ -284,18 +208,57 @@ class HttpRouter:
 
         options = server.socket_options
         sockets = SocketOptions(no_delay=options.no_delay, keep_alive=options.keep_alive is not False)
-        listener = Listener(sock, poller=shared.poller, wheel=shared.wheel, accepted=accepted, options=sockets)
+        listener = Listener(
+            sock, poller=shared.poller, wheel=shared.wheel, accepted=accepted, options=sockets, check_seconds=parameters.check
+        )
         scope.gauge("connections", function=lambda: float(listener.connections))
         return listener
 
     # --- what the caches build from (app.router.Parts)
 
+    def policy(self, name: Path) -> ServicePolicy:
+        """See :class:`meshgw.app.router.Parts`."""
+        return self._service(name).policy
+
     def path_pipeline(self, name: Path) -> Pipeline:
         """See :class:`meshgw.app.router.Parts`."""
-        outcomes = self._services.get(name)
-        if outcomes is None:
-            outcomes = self._services[name] = self._metrics.scope("service").outcomes(name.show()[1:], status=False)
-        return PATH_STACK.compile(RequestStats(outcomes))
+        return self._service(name).pipeline
+
+    def _service(self, name: Path) -> _Service:
+        service = self._services.get(name)
+        if service is None:
+            service = self._services[name] = self._build_service(name)
+        return service
+
+    def _build_service(self, name: Path) -> _Service:
+        shared, runtime = self._shared, self._shared.runtime
+        params, _ = self.config.service.for_name(name)
+        metrics = self._metrics.scope("service", name.show()[1:])
+        chosen = params.response_classifier
+        if chosen is None:
+            classify = HttpClassifier(can_replay=can_replay).classify
+        else:
+            classify = chosen.kind.build(chosen.config, runtime, can_replay=can_replay).classify
+        budget = build_budget(params.retries.budget or RetryBudgetConfig(), shared.clock)
+        waits = build_waits(params.retries.backoff or ConstantBackoff(), runtime.random)
+        policy = ServicePolicy(classify, budget, waits, metrics)
+        stats = ServiceStats(metrics.outcomes(status=False), policy.begun, policy.per_request)
+        faults = None if params.faults is None else self._faults(params.faults, metrics)
+        path = PathLevel(stats=stats, total_timeout=_seconds(params.total_timeout_ms), faults=faults, shared=shared)
+        return _Service(policy=policy, pipeline=PATH_STACK.compile(path))
+
+    def _faults(self, config: FaultsConfig, metrics: Metrics) -> Faults:
+        delay, abort = config.delay, config.abort
+        return Faults(
+            delay_share=delay.percent / 100 if delay is not None else 0.0,
+            delay=delay.ms / 1000 if delay is not None else 0.0,
+            abort_share=abort.percent / 100 if abort is not None else 0.0,
+            status=abort.status if abort is not None else 0,
+            by_header=config.header,
+            random=self._shared.runtime.random.random,
+            wheel=self._shared.wheel,
+            stats=FaultCounters(metrics),
+        )
 
     def forget_path(self, name: Path) -> None:
         """See :class:`meshgw.app.router.Parts`."""
@@ -304,23 +267,25 @@ class HttpRouter:
 
     def bound_pipeline(self, name: Path, client: BoundClient, residual: Path) -> Pipeline:
         """See :class:`meshgw.app.router.Parts`."""
-        stats = AttemptStats(client.outcomes, client.metrics.outcomes("service", name.show()[1:], status=False))
-        return BOUND_STACK.compile(_Bound(name=name, client=client, residual=residual, stats=stats, shared=self._shared))
+        through = client.metrics.outcomes("service", name.show()[1:], status=False)
+        stats = AttemptStats(client.outcomes, through, client.begun, client.stats.requeues_per_request)
+        params, _ = self.config.client.for_name(client.id)
+        timeout = _seconds(params.request_attempt_timeout_ms)
+        return BOUND_STACK.compile(
+            BoundLevel(name=name, client=client, residual=residual, stats=stats, attempt_timeout=timeout, shared=self._shared)
+        )
 
     def client(self, id: Path, resume: Callable[[list[Exchange]], None]) -> BoundClient:
         """See :class:`meshgw.app.router.Parts`."""
-        shared = self._shared
-        settings, _ = self.config.client.for_name(id)
-        pool = settings.host_connection_pool
-        limits = PoolLimits(
-            min_size=pool.min_size,
-            max_size=pool.max_size,
-            idle_time=None if pool.idle_time_ms is None else pool.idle_time_ms / 1000,
-            max_waiters=pool.max_waiters,
-            connect_timeout=settings.connect_timeout_ms / 1000,
-        )
+        shared, runtime = self._shared, self._shared.runtime
+        params, _ = self.config.client.for_name(id)
+        chosen = params.load_balancer
+        picker: Picker = P2cLeastLoaded(runtime.random.random) if chosen is None else chosen.kind.build(chosen.config, runtime)
+        accrual = params.failure_accrual
+        make_policy = default_policy(runtime.random) if accrual is None else accrual.kind.build(accrual.config, runtime)
+        limits = _limits(params)
 
-        def make_pool(address: Address, stats: ClientMetrics) -> Pool:
+        def make_pool(address: Address, stats: PoolStats) -> Pool:
             return Pool(
                 address,
                 limits=limits,
@@ -331,18 +296,72 @@ class HttpRouter:
                 clock=shared.clock,
             )
 
-        chosen = settings.load_balancer
-        picker: P2cLeastLoaded
-        if chosen is None:
-            picker = P2cLeastLoaded(shared.runtime.random.random)
-        else:
-            picker = chosen.kind.build(chosen.config, shared.runtime)
+        def make_endpoint(address: Address, stats: ClientMetrics) -> Endpoint:
+            return Endpoint(
+                address,
+                make_pool=make_pool,
+                policy=None if make_policy is None else make_policy(),
+                fail_fast=params.fail_fast,
+                stats=stats,
+                wheel=shared.wheel,
+                clock=shared.clock,
+            )
+
         return BoundClient(
-            id, picker=picker, make_pool=make_pool, metrics=self._metrics.scope("client", id.show()[1:]), resume=resume
+            id,
+            picker=picker,
+            make_endpoint=make_endpoint,
+            requeue_budget=build_budget(params.requeue_budget, shared.clock),
+            metrics=self._metrics.scope("client", id.show()[1:]),
+            resume=resume,
         )
 
 
-def build_http(config: HttpRouterConfig, runtime: Runtime, *, label: str, interpreter: Interpreter, shared: Shared, metrics: Metrics) -> Any:
+@attrs.frozen(kw_only=True)
+class _Service:
+    """What is kept of a logical name while it has routes."""
+
+    policy: ServicePolicy
+    pipeline: Pipeline
+
+
+class FaultCounters:
+    """Counts injected faults of one service."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        """``metrics`` is the service's scope."""
+        self._delays, self._aborts = metrics.counter("faults", "delays"), metrics.counter("faults", "aborts")
+
+    def delayed(self) -> None:
+        """See :class:`meshgw.filters.faults.FaultStats`."""
+        self._delays.incr()
+
+    def aborted(self) -> None:
+        """See :class:`meshgw.filters.faults.FaultStats`."""
+        self._aborts.incr()
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    """Seconds of an option in milliseconds; 0 or less is no limit (spec 4.7)."""
+    return milliseconds / 1000 if milliseconds is not None and milliseconds > 0 else None
+
+
+def _limits(params: ClientParams) -> PoolLimits:
+    pool, session = params.host_connection_pool, params.client_session
+    return PoolLimits(
+        min_size=pool.min_size,
+        max_size=pool.max_size,
+        idle_time=_seconds(pool.idle_time_ms),
+        session_idle=_seconds(session.idle_time_ms),
+        session_life=_seconds(session.life_time_ms),
+        max_waiters=pool.max_waiters,
+        connect_timeout=params.connect_timeout_ms / 1000,
+    )
+
+
+def build_http(
+    config: HttpRouterConfig, runtime: Runtime, *, label: str, interpreter: Interpreter, shared: Shared, metrics: Metrics
+) -> Any:
     """The router; nothing is bound or started yet. ``metrics`` is its scope ``rt/<label>``."""
     return HttpRouter(config, label, interpreter, shared, metrics)
 

@@ -1,6 +1,7 @@
 """How errors made here are answered over HTTP.
 
-Source: linkerd-config spec 5.8: the status of the error, ``l5d-err`` with the URL-encoded message, a plain-text body; ``l5d-retryable`` when
+Source: linkerd-config spec 5.8: the status of the error, ``l5d-err`` with the URL-encoded message, a plain-text body; ``l5d-retryable``
+when
 the request is known not to have reached a service.
 """
 
@@ -23,8 +24,11 @@ class ErrorReplies:
         text = str(error)
         encoded = quote_plus(text)
         if len(encoded) > self._max_header:
-            encoded = encoded[: self._max_header].rsplit("%", 1)[0] if "%" in encoded[self._max_header - 3 :][:3] else encoded[: self._max_header]
+            encoded = (
+                encoded[: self._max_header].rsplit("%", 1)[0] if "%" in encoded[self._max_header - 3 :][:3] else encoded[: self._max_header]
+            )
         headers = [(b"l5d-err", encoded.encode("ascii")), (b"Content-Type", b"text/plain")]
-        if error.retry_safe and (isinstance(error, NamerError) or error.phase != "bind"):
+        # the "Unable to ..." answers never carry it (spec 5.8)
+        if error.retry_safe and (isinstance(error, NamerError) or error.phase != "bind") and not text.startswith("Unable to "):
             headers.append((b"l5d-retryable", b"true"))
         return Reply(error.status, text.encode("utf-8")[: self._max_body], tuple(headers), close=isinstance(error, BadRequest))

@@ -1,6 +1,7 @@
 """One router: its caches of names, and what they are built from.
 
-Source: linkerd-config spec 4.1, 4.9 and 9.9 (bindcache). Path cache: (name, local dtab) → :class:`Route`; trees, bound names and clients are
+Source: linkerd-config spec 4.1, 4.9 and 9.9 (bindcache). Path cache: (name, local dtab) → :class:`Route`; trees, bound names and clients
+are
 shared below it. Protocols (``app.http``) give it the pipelines and pools.
 """
 
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 from twisted.logger import Logger
 
 from meshgw.app.client import BoundClient
+from meshgw.app.policy import ServicePolicy
 from meshgw.bind.cache import CacheCounters, Entry, SharedCache
 from meshgw.bind.explain import explain_steps, verdict
 from meshgw.bind.route import Choices, Phase, Route, flatten
@@ -61,6 +63,10 @@ class Tree:
 
 class Parts(Protocol):
     """What the protocol of the router provides."""
+
+    def policy(self, name: Path) -> ServicePolicy:
+        """What applies to a logical name."""
+        ...
 
     def path_pipeline(self, name: Path) -> Pipeline:
         """The stack of a logical name."""
@@ -156,6 +162,7 @@ class RouterCaches:
             name,
             dtab,
             self._parts.path_pipeline(name),
+            self._parts.policy(name),
             choose=lambda tree: self._choices(name, tree),
             release=self._release,
             on_change=_changed,
@@ -173,7 +180,8 @@ class RouterCaches:
         known = route.error
         if isinstance(known, Unbound):
             return known
-        outcome, steps = "no endpoint", ()
+        outcome = "no endpoint"
+        steps: tuple[str, ...] = ()
         delegate = getattr(self.interpreter, "delegate", None)
         if delegate is not None:
             state = current(delegate(self.dtab if route.dtab is None else self.dtab + route.dtab, route.name))

@@ -5,15 +5,14 @@ Source: linkerd-config spec 1.1; ARCHITECTURE.md section 7. The reactor is fetch
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Mapping
-from random import SystemRandom
-from typing import Any
+from random import Random, SystemRandom
+from typing import Any, ClassVar
 
-from twisted.application.internet import StreamServerEndpointService
-from twisted.application.service import IService, MultiService
+from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.components import Componentized
@@ -23,6 +22,8 @@ from meshgw.admin.api import RouterView
 from meshgw.admin.security import AdminSecurity
 from meshgw.admin.site import AdminSite
 from meshgw.app.gateway import Gateway
+from meshgw.app.identify_site import identify_site
+from meshgw.app.ports import AdminPort
 from meshgw.bind.explain import delegation_to_json
 from meshgw.config.loader import LoadResult, load_file
 from meshgw.config.models import AdminConfig, Config
@@ -32,12 +33,12 @@ from meshgw.telemetry.logs import LogLevels, log_observer
 _log = Logger()
 
 
-class Options(usage.Options):  # type: ignore[misc]  # Twisted's options are untyped
+class Options(usage.Options):
     """Options of ``twistd meshgw``."""
 
     synopsis = "[options] [CONFIG]"
     longdesc = "A service mesh gateway. CONFIG is a Linkerd 1.x configuration file (YAML or JSON), or - for standard input."
-    optParameters = [
+    optParameters: ClassVar[list[list[str | None]]] = [
         ["config", "c", None, "Configuration file, or - for standard input."],
         ["log-level", None, "INFO", "Level of the root logger: ALL, TRACE, DEBUG, INFO, WARNING, ERROR, CRITICAL, FATAL or OFF."],
         ["log-format", None, "text", "Form of log lines: text or json."],
@@ -89,26 +90,30 @@ class _View:
         return {label: RouterView(label, router.config.dtab, router.interpreter) for label, router in self._gateway.routers.items()}
 
 
-class MeshService(MultiService):  # type: ignore[misc]  # Twisted's services are untyped
+class MeshService(MultiService):
     """The whole process: admin around the gateway, so that health checks work while requests drain."""
 
-    def __init__(self, gateway: Gateway, admin: IService) -> None:
-        super().__init__()
+    def __init__(self, gateway: Gateway, admin: MultiService) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
         self._gateway, self._admin = gateway, admin
         self.observer: ILogObserver | None = None
         for child in (admin, gateway):
-            child.setServiceParent(self)
+            child.setServiceParent(self)  # type: ignore[no-untyped-call]
 
     def setServiceParent(self, parent: Any) -> None:
         """Attached by twistd to its application, give that our log observer; twistd begins logging right after."""
         if self.observer is not None and isinstance(parent, Componentized):
             parent.setComponent(ILogObserver, self.observer)  # type: ignore[no-untyped-call]
-        super().setServiceParent(parent)
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
     def privilegedStartService(self) -> None:
         """Bind the routers' ports; twistd drops privileges after this."""
         self._gateway.listen()
-        super().privilegedStartService()
+        super().privilegedStartService()  # type: ignore[no-untyped-call]
+
+    def shutdown(self) -> None:
+        """End the process gracefully, within the configured grace period."""
+        self._gateway.shutdown(None)
 
     def stopService(self) -> Deferred[None]:
         """Drain first, then stop answering on the admin port."""
@@ -120,8 +125,8 @@ class MeshService(MultiService):  # type: ignore[misc]  # Twisted's services are
         await maybeDeferred(self._admin.stopService)
 
 
-def admin_service(config: AdminConfig, gateway: Gateway, levels: LogLevels, reactor: Any) -> StreamServerEndpointService:
-    """The admin server, not listening yet."""
+def admin_service(config: AdminConfig, gateway: Gateway, levels: LogLevels, reactor: Any) -> MultiService:
+    """The admin server and the identifier listener, not listening yet."""
     security = config.security
     decided = AdminSecurity()
     if security is not None:
@@ -133,16 +138,35 @@ def admin_service(config: AdminConfig, gateway: Gateway, levels: LogLevels, reac
             blacklist=[pattern.pattern for pattern in security.path_blacklist],
         )
     site = AdminSite(_View(gateway), security=decided, levels=levels, as_json=delegation_to_json, reactor=reactor)
-    make = TCP6ServerEndpoint if ":" in config.ip else TCP4ServerEndpoint
-    service = StreamServerEndpointService(make(reactor, config.port, interface=config.ip), site)
-    service._raiseSynchronously = True  # a port in use ends the start with its reason instead of a log line nobody waits for
-    return service
+    services = MultiService()  # type: ignore[no-untyped-call]
+    AdminPort(reactor, config.ip, config.port, config.socket_options, site).setServiceParent(services)  # type: ignore[no-untyped-call]
+    if config.http_identifier_port is not None:
+        identifiers = {label: router.identifier for label, router in gateway.routers.items()}
+        AdminPort(reactor, config.ip, config.http_identifier_port, config.socket_options, identify_site(identifiers)).setServiceParent(
+            services
+        )  # type: ignore[no-untyped-call]
+    return services
 
 
 def build(config: Config, reactor: Any, levels: LogLevels) -> MeshService:
     """The service tree of a process."""
-    gateway = Gateway(config, reactor, SystemRandom())
+    # seeded by the system, but not asking it for every draw: a system call each would show on the request path
+    gateway = Gateway(config, reactor, Random(SystemRandom().getrandbits(256)))
     return MeshService(gateway, admin_service(config.admin, gateway, levels, reactor))
+
+
+def stop_on_signals(reactor: Any, service: MeshService) -> None:
+    """Let SIGTERM and SIGINT end the process as ``POST /admin/shutdown`` does, with status 0. To be called while the reactor runs.
+
+    Twisted's own handlers would let the drained process die of the signal, which a supervisor takes for a crash.
+    """
+
+    def received(number: int, _frame: object) -> None:
+        _log.info("received {signal}, shutting down", signal=signal.Signals(number).name)
+        reactor.callFromThread(service.shutdown)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, received)
 
 
 def makeService(options: Options) -> MeshService:
@@ -158,6 +182,7 @@ def makeService(options: Options) -> MeshService:
         service.observer = log_observer(stream, levels, as_json=options["log-format"] == "json")
     for problem in result.problems:
         _log.warn("{problem}", problem=problem.show())
+    reactor.callWhenRunning(stop_on_signals, reactor, service)
     return service
 
 

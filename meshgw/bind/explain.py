@@ -274,7 +274,7 @@ def _describe_addresses(leaf: DelegateLeaf) -> list[str]:
     if isinstance(state, Failed):
         return [f"addresses cannot be had: {state.error}"]
     if not isinstance(state.value, Replicas):
-        return ["no addresses: the name does not exist any more"]
+        return ["no addresses: the name does not exist"]
     shown = [one.show() + (f" weight {one.weight:g}" if one.weight != 1.0 else "") for one in state.value.addresses]
     stale = [f"(last good answer; since then: {state.error})"] if state.error is not None else []
     return (shown or ["no addresses"]) + stale

@@ -102,9 +102,7 @@ class _Binding:
         states: list[State[NameTree[Bound]]] = []
         for branch in tree.branches:  # a loop and not a comprehension, which would take a third call per level
             states.append(self._bind(branch.tree, depth, branch.weight, level))
-        good = [
-            Weighted(branch.weight, state.value) for branch, state in zip(tree.branches, states, strict=True) if isinstance(state, Ok)
-        ]
+        good = [Weighted(branch.weight, state.value) for branch, state in zip(tree.branches, states, strict=True) if isinstance(state, Ok)]
         if good:
             return Ok(union_of(good))
         # None is good: the first failure counts, and only without one do we wait. (A read union has two branches at least.)

@@ -75,7 +75,7 @@ def flatten(tree: NameTree[Bound]) -> list[tuple[float, Bound | None]]:
 
 
 class Route:
-    """One (logical name, local dtab) with its binding. 
+    """One (logical name, local dtab) with its binding.
 
     ``waiters`` are exchanges to be resumed by ``on_change`` when the phase changes, ``in_flight`` counts those that passed its path level.
     """
@@ -93,6 +93,7 @@ class Route:
         "name",
         "phase",
         "pipeline",
+        "policy",
         "tree",
         "used",
         "waiters",
@@ -104,13 +105,14 @@ class Route:
         name: Path,
         dtab: Dtab | None,
         pipeline: Pipeline,
+        policy: Any,
         *,
         choose: Callable[[NameTree[Bound]], Choices[Any]],
         release: Callable[[NameTree[Bound]], None],
         on_change: Callable[[Route], None],
     ) -> None:
-        """``choose`` holds what a tree leads to and ``release`` lets it go."""
-        self.name, self.dtab, self.pipeline = name, dtab, pipeline
+        """``policy`` is the walk's business. ``choose`` holds what a tree leads to and ``release`` lets it go."""
+        self.name, self.dtab, self.pipeline, self.policy = name, dtab, pipeline, policy
         self._choose, self._release, self._on_change = choose, release, on_change
         self.phase = Phase.PENDING
         self.choices: Choices[Any] | None = None

@@ -7,7 +7,6 @@ namers are asked for real, without any listener. Exit status: 0 the name is boun
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
 from collections.abc import Callable
@@ -16,7 +15,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode, urlsplit
 from urllib.request import urlopen
 
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import TimeoutError as TwistedTimeout
 from twisted.internet.task import react
 
 from meshgw.bind.delegate import with_addresses
@@ -81,7 +81,9 @@ def run(args: argparse.Namespace, load: Load | None = None) -> int:
 
 def _default_load() -> Load:
     # Imported here: asking a running process needs none of the wiring.
-    return cast("Load", importlib.import_module("meshgw.app.explain").load)
+    from meshgw.app.explain import load
+
+    return load
 
 
 def _complain(problem: str) -> int:
@@ -144,7 +146,7 @@ async def first_answer(reactor: Any, live: Live[Delegation], timeout: float) -> 
     answered.addTimeout(timeout, reactor)
     try:
         await answered
-    except (CancelledError, TimeoutError):
+    except TwistedTimeout:
         pass
     finally:
         observation.close()
@@ -159,8 +161,8 @@ def ask_admin(admin: str, router: str | None, path: Path, extra: Dtab, timeout: 
     base = admin if "://" in admin else f"http://{admin}"
     if urlsplit(base).scheme not in ("http", "https"):
         raise Trouble(f"--admin {admin}: expected an http or https address")
-    label = router if router is not None else _first_router(base, timeout)
-    query = {"path": path.show(), "dtab": extra.show(), "namespace": label}
+    label, dtab = _router(base, router, timeout)
+    query = {"path": path.show(), "dtab": (dtab + extra).show(), "namespace": label}
     body = _get(f"{base.rstrip('/')}/delegator.json?{urlencode(query)}", timeout)
     try:
         return delegation_from_json(json.loads(body))
@@ -168,13 +170,21 @@ def ask_admin(admin: str, router: str | None, path: Path, extra: Dtab, timeout: 
         raise Trouble(f"{base}/delegator.json: {error}") from error
 
 
-def _first_router(base: str, timeout: float) -> str:
-    """The label of the first router that the process is configured with, which is its protocol if it has none of its own."""
+def _router(base: str, label: str | None, timeout: float) -> tuple[str, Dtab]:
+    """The router of that label, or the first one: its label, which is its protocol if it has none of its own, and its dtab.
+
+    ``/delegator.json`` takes the whole dtab from the asker, so the router's own has to be had first.
+    """
+    url = f"{base.rstrip('/')}/config.json"
     try:
-        routers = json.loads(_get(f"{base.rstrip('/')}/config.json", timeout))["routers"]
-        return str(routers[0].get("label") or routers[0]["protocol"])
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise Trouble(f"{base}/config.json does not show a router; name one with --router") from error
+        routers = {str(router.get("label") or router["protocol"]): router for router in json.loads(_get(url, timeout))["routers"]}
+        if label is None:
+            label = next(iter(routers))
+        if label not in routers:
+            raise Trouble(f"{base} has no router {label!r}; it has {', '.join(routers)}")
+        return label, Dtab.read(routers[label].get("dtab") or "")
+    except (ValueError, LookupError, TypeError, AttributeError, StopIteration) as error:
+        raise Trouble(f"{url} does not show the routers and their dtabs: {error}") from error
 
 
 def _get(url: str, timeout: float) -> bytes:

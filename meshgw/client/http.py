@@ -1,6 +1,7 @@
 """HTTP/1.1 to endpoints: an exchange's request to wire bytes, the answer back, one pooled connection each.
 
-Source: DATAPATH.md; linkerd-config spec 5.3, 5.4; RFC 9112. The head and the body bytes at hand leave in one write. A connection goes back to
+Source: DATAPATH.md; linkerd-config spec 5.3, 5.4; RFC 9112. The head and the body bytes at hand leave in one write. A connection goes
+back to
 its pool only when both messages ended cleanly; bytes that come on an idle connection make it unusable.
 """
 
@@ -11,9 +12,21 @@ from typing import Protocol
 from meshgw.core.exchange import UNKNOWN_LENGTH, Exchange
 from meshgw.core.transport import Connection
 from meshgw.errors import BadResponse, UpstreamClosed
-from meshgw.wire.headers import FieldTable
-from meshgw.wire.http1 import CHUNKED, UNTIL_CLOSE, Body, ChunkedBody, CloseBody, FixedBody, ResponseHead, chunk, last_chunk, parse_response
+from meshgw.wire.http1 import (
+    CHUNKED,
+    UNTIL_CLOSE,
+    Body,
+    ChunkedBody,
+    CloseBody,
+    FixedBody,
+    ResponseHead,
+    ResponseTable,
+    chunk,
+    last_chunk,
+    parse_response,
+)
 
+_BEGINNING = b"HTTP/1."
 _IDLE, _AWAITING_HEAD, _READING_BODY, _TUNNEL, _GONE = range(5)
 MOST_INTERIM = 16
 """Interim (1xx) answers accepted before the final one."""
@@ -37,14 +50,17 @@ class ClientParameters:
 
     __slots__ = ("max_body", "max_headers", "table")
 
-    def __init__(self, *, table: FieldTable, max_headers: int, max_body: int | None = None) -> None:
+    def __init__(self, *, table: ResponseTable, max_headers: int, max_body: int | None = None) -> None:
         self.table, self.max_headers, self.max_body = table, max_headers, max_body
 
 
 class HttpClient:
     """One connection to an endpoint."""
 
-    __slots__ = ("_body", "_buffer", "_chunked", "_connection", "_ex", "_interim", "_keep", "_p", "_paused", "_pool", "_sent", "_state", "_used", "name")
+    __slots__ = (
+        *("_body", "_buffer", "_chunked", "_connection", "_ex", "_interim", "_keep", "_p", "_paused", "_pool", "_sent", "_state", "_used"),
+        *("born", "name"),
+    )
 
     def __init__(self, connection: Connection, parameters: ClientParameters, pool: Pool, name: str) -> None:
         self._connection, self._p, self._pool, self.name = connection, parameters, pool, name
@@ -54,6 +70,7 @@ class HttpClient:
         self._body: Body | None = None
         self._chunked = self._keep = self._paused = self._sent = False
         self._interim = self._used = 0
+        self.born = 0.0
         connection.receiver = self
 
     @property
@@ -69,18 +86,14 @@ class HttpClient:
         self._state = _AWAITING_HEAD
         self._used += 1
         self._interim = 0
-        headers = ex.headers
-        head = [ex.method + b" " + ex.target + b" HTTP/" + ex.version, *headers.lines]
-        length = ex.length
+        head = [ex.method + b" " + ex.target + b" HTTP/" + ex.version, *ex.headers.lines]
         self._chunked = False
-        if length:
-            if length == UNKNOWN_LENGTH:
+        if ex.length:
+            if ex.length == UNKNOWN_LENGTH:
                 head.append(b"Transfer-Encoding: chunked")
                 self._chunked = True
-            else:
-                head.append(b"Content-Length: %d" % length)
-        elif b"content-length" in headers.seen:
-            head.append(b"Content-Length: 0")
+            elif b"content-length" not in ex.headers.seen:
+                head.append(b"Content-Length: %d" % ex.length)
         if ex.upgrade is not None:
             head.append(b"Connection: Upgrade")
             head.append(b"Upgrade: " + ex.upgrade)
@@ -148,7 +161,9 @@ class HttpClient:
         end = data.find(b"\r\n\r\n")
         if end < 0:
             self._buffer = data
-            if len(data) > self._p.max_headers:
+            if not data.startswith(_BEGINNING[: len(data)]):
+                self._broken("not an HTTP/1.x response")
+            elif len(data) - 3 > self._p.max_headers:  # up to three bytes may be of the final empty line
                 self._broken(f"header section longer than {self._p.max_headers} bytes (maxHeadersKB)")
             return
         if end > self._p.max_headers:
@@ -171,7 +186,7 @@ class HttpClient:
         if length == 0:
             ex.response_length = 0
             self._complete(ex, b"", rest)
-        elif length > 0 and len(rest) == length:
+        elif length > 0 and len(rest) == length and (self._p.max_body is None or length <= self._p.max_body):
             ex.response_length = length
             self._complete(ex, rest, b"")
         else:
@@ -282,7 +297,10 @@ class HttpClient:
     def abandon(self) -> None:
         """See :class:`meshgw.core.exchange.Upstream`."""
         self._ex = None
-        self._connection.close_now()
+        if self._state == _TUNNEL:
+            self._connection.close()  # what the caller sent last is still to be delivered
+        else:
+            self._connection.close_now()
 
     def close_idle(self) -> None:
         """End the connection if nothing is under way on it."""
@@ -311,5 +329,5 @@ class HttpClient:
         ex.upstream = None
         # a kept connection that ends before any byte of an answer was most likely closed while idle (RFC 9112 section 9.3.1)
         stale = state == _AWAITING_HEAD and self._used > 1 and not self._buffer and not self._interim
-        resend = stale and ex.method in _IDEMPOTENT and ex.length == 0
+        resend = stale and ex.method in _IDEMPOTENT
         ex.walk.failed(ex, UpstreamClosed(selected=self.name, reason=reason), resend=resend)

@@ -1,6 +1,7 @@
 """One endpoint's connections: idle ones last in first out, limits, waiters, connects under way.
 
-Source: linkerd-config spec 4.5 (hostConnectionPool), 10.8; DATAPATH.md design point 4. A connection that closes while idle leaves the pool at
+Source: linkerd-config spec 4.5 (hostConnectionPool), 10.8; DATAPATH.md design point 4. A connection that closes while idle leaves the
+pool at
 once, so one that is taken is known to have been alive a moment ago.
 """
 
@@ -23,11 +24,17 @@ from meshgw.errors import ConnectFailed, TooManyWaiters
 
 @attrs.frozen(kw_only=True)
 class PoolLimits:
-    """Limits of one endpoint's pool; None means none. Times are seconds."""
+    """Limits of one endpoint's pool; None means none. Times are seconds.
+
+    ``idle_time`` closes idle connections above ``min_size``, ``session_idle`` all of them; ``session_life`` closes a connection of that age
+    after the answer under way.
+    """
 
     min_size: int = 0
     max_size: int | None = None
     idle_time: float | None = None
+    session_idle: float | None = None
+    session_life: float | None = None
     max_waiters: int | None = None
     connect_timeout: float = 1.0
 
@@ -56,6 +63,14 @@ class PoolStats(Protocol):
         ...
 
 
+class Marked(Protocol):
+    """What a pool stands behind: a balancer's node."""
+
+    def mark(self, cause: str, held: bool) -> None:
+        """Whether a request has no chance there, for ``cause``."""
+        ...
+
+
 class Pool:
     """The connections to one address."""
 
@@ -65,8 +80,10 @@ class Pool:
         "_clock",
         "_connecting",
         "_idle",
+        "_idle_limit",
         "_idle_since",
         "_limits",
+        "_node",
         "_parameters",
         "_poller",
         "_retired",
@@ -98,6 +115,9 @@ class Pool:
         self._waiters: deque[Exchange] = deque()
         self._retired = False
         self._sweep: Timer | None = None
+        self._node: Marked | None = None
+        times = [time for time in (limits.idle_time, limits.session_idle) if time is not None]
+        self._idle_limit = min(times) if times else None
 
     # --- figures
 
@@ -129,7 +149,16 @@ class Pool:
             return False
         if self._idle or limits.max_size is None or self.size < limits.max_size:
             return True
-        return limits.max_waiters is None or len(self._waiters) < limits.max_waiters
+        return limits.max_waiters is None or len(self._waiters) - len(self._connecting) < limits.max_waiters
+
+    def attach(self, node: Marked) -> None:
+        """Tell ``node`` from now on whether all connections and waiting places are taken; only a pool with both limits can be full."""
+        if self._limits.max_size is not None and self._limits.max_waiters is not None:
+            self._node = node
+
+    def _tell(self) -> None:
+        if self._node is not None:
+            self._node.mark("pool", not self._retired and not self.is_available)
 
     # --- requests
 
@@ -142,6 +171,8 @@ class Pool:
             client = self._idle.pop()
             if self._idle_since:
                 self._idle_since.pop(client, None)
+            if self._node is not None:
+                self._tell()
             return client
         limits = self._limits
         if limits.max_size is not None and self.size >= limits.max_size:
@@ -150,9 +181,11 @@ class Pool:
                 raise TooManyWaiters(selected=self.name, waiting=len(self._waiters))
             self._stats.waited()
             self._waiters.append(ex)
+            self._tell()
             return None
         self._waiters.append(ex)
         self._connect()
+        self._tell()
         return None
 
     def forget(self, ex: Exchange) -> None:
@@ -161,12 +194,14 @@ class Pool:
             self._waiters.remove(ex)
         except ValueError:
             pass  # it was served or failed in the meantime
+        self._tell()
 
     def _connect(self) -> None:
         began = self._clock()
 
         def done(connection: Connection | None, reason: str) -> None:
             self._connecting.discard(attempt)
+            self._tell()
             seconds = self._clock() - began
             if connection is None:
                 self._stats.connect_failed(seconds, reason)
@@ -174,6 +209,7 @@ class Pool:
             else:
                 self._stats.connected(seconds)
                 client = HttpClient(connection, self._parameters, self, self.name)
+                client.born = self._clock()
                 self._clients.add(client)
                 connection.start()
                 self.released(client)
@@ -187,6 +223,7 @@ class Pool:
             ex = self._waiters.popleft()
             ex.walk.connect_failed(ex, ConnectFailed(selected=self.name, reason=reason))
         self._replace()
+        self._tell()
 
     def _replace(self) -> None:
         """Waiters beyond the connects under way need another one if the limit allows."""
@@ -201,14 +238,16 @@ class Pool:
         if self._waiters:
             ex = self._waiters.popleft()
             ex.walk.connected(ex, client)
-        elif self._retired:
+        elif self._retired or self._is_old(client):
             client.close_idle()
         else:
             self._idle.append(client)
-            if self._limits.idle_time is not None:
+            if self._idle_limit is not None:
                 self._idle_since[client] = self._clock()
                 if self._sweep is None:
-                    self._sweep = self._wheel.after(self._limits.idle_time, self._close_idle)
+                    self._sweep = self._wheel.after(self._idle_limit, self._close_idle)
+        if self._node is not None:
+            self._tell()
 
     def closed(self, client: HttpClient) -> None:
         """The connection is gone."""
@@ -220,28 +259,43 @@ class Pool:
             self._idle.remove(client)
         if self._waiters:
             self._replace()
+        self._tell()
+
+    def _is_old(self, client: HttpClient) -> bool:
+        life = self._limits.session_life
+        return life is not None and self._clock() - client.born >= life
 
     def _close_idle(self) -> None:
-        """Close connections above ``minSize`` that have been idle for long, the longest idle first."""
+        """Close connections that have been idle for too long, the longest idle first."""
         self._sweep = None
-        limit = self._limits.idle_time
-        if limit is None:
-            return
-        now = self._clock()
-        for client in self._idle[: max(0, len(self._clients) - self._limits.min_size)]:
-            if now - self._idle_since.get(client, now) >= limit:
+        limits, now = self._limits, self._clock()
+        spare = max(0, len(self._clients) - limits.min_size)
+        for place, client in enumerate(list(self._idle)):
+            idle = now - self._idle_since.get(client, now)
+            above_least = place < spare and limits.idle_time is not None and idle >= limits.idle_time
+            if above_least or (limits.session_idle is not None and idle >= limits.session_idle):
                 client.close_idle()
-        if self._idle:
-            self._sweep = self._wheel.after(limit, self._close_idle)
+        if self._idle and self._idle_limit is not None:
+            self._sweep = self._wheel.after(self._idle_limit, self._close_idle)
+
+    def connect(self) -> None:
+        """Open one more connection that nobody waits for yet."""
+        self._connect()
 
     def retire(self) -> None:
         """Close idle connections and those to come; requests under way or waiting finish."""
         self._retired = True
         if self._sweep is not None:
             self._sweep.cancel()
+            self._sweep = None  # a pool that is revived sweeps again
         for client in list(self._idle):
             client.close_idle()
         if not self._waiters:
             for attempt in list(self._connecting):
                 attempt.cancel()
             self._connecting.clear()
+
+    def revive(self) -> None:
+        """The address is back: keep connections again."""
+        self._retired = False
+        self._tell()

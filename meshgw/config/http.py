@@ -99,10 +99,6 @@ def _streaming(value: Any) -> str | None:
     return None if value else "has no effect: bodies are always streamed, in constant memory"
 
 
-def _always_streamed(_value: Any) -> str | None:
-    return "has no effect: bodies of any length are streamed, in constant memory"
-
-
 def _chunks(_value: Any) -> str | None:
     return "has no effect: chunks are passed on in the sizes they are read"
 
@@ -157,10 +153,10 @@ class HttpRouterConfig(RouterConfig):
     streaming_enabled: bool = option(default=True, doc="Accepted with either value; bodies are always streamed.", notice=_streaming)
     stream_after_content_length_kb: int | None = option(
         default=None,
-        doc="Accepted without effect; bodies of any length are streamed.",
+        doc="Kilobytes of a request body kept until the answer, so that the request can be sent again; all bodies are streamed.",
         name="streamAfterContentLengthKB",
         check=at_least(0),
-        notice=_always_streamed,
+        effective=5,
     )
     max_chunk_kb: int | None = option(
         default=None,

@@ -42,18 +42,7 @@ LATER_KINDS: Final[Mapping[str, Mapping[str, str]]] = {
         "io.l5d.k8s.daemonset": "transformer to the daemonset's endpoint of the same node",
         "io.l5d.k8s.localnode": "transformer to endpoints of the same node",
     },
-    "balancers": {
-        "ewma": "balancer by peak EWMA of latency",
-        "aperture": "balancer over a sub-set of endpoints",
-        "heap": "balancer by global least load",
-        "roundRobin": "round-robin balancer",
-    },
     "classifiers": {
-        "io.l5d.http.nonRetryable5XX": "HTTP classifier",
-        "io.l5d.http.retryableRead5XX": "HTTP classifier",
-        "io.l5d.http.retryableIdempotent5XX": "HTTP classifier",
-        "io.l5d.http.retryableAll5XX": "HTTP classifier",
-        "io.l5d.http.allSuccessful": "HTTP classifier",
         "io.l5d.h2.nonRetryable5XX": "HTTP/2 classifier",
         "io.l5d.h2.retryableRead5XX": "HTTP/2 classifier",
         "io.l5d.h2.retryableIdempotent5XX": "HTTP/2 classifier",
@@ -64,12 +53,6 @@ LATER_KINDS: Final[Mapping[str, Mapping[str, str]]] = {
         "io.l5d.h2.grpc.alwaysRetryable": "gRPC classifier",
         "io.l5d.h2.grpc.neverRetryable": "gRPC classifier",
         "io.l5d.h2.grpc.retryableStatusCodes": "gRPC classifier",
-    },
-    "accruals": {
-        "io.l5d.consecutiveFailures": "failure accrual by consecutive failures",
-        "io.l5d.successRate": "failure accrual by success rate over requests",
-        "io.l5d.successRateWindowed": "failure accrual by success rate over time",
-        "none": "no failure accrual",
     },
     "propagators": {
         "io.l5d.default": "trace propagation in l5d headers",

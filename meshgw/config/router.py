@@ -11,7 +11,7 @@ from typing import ClassVar
 import attrs
 
 from meshgw.config.document import Chosen, at_least, option
-from meshgw.config.scoped import CLIENT_BLOCKS, GLOBAL, SERVICE_BLOCKS, ClientBlock, GlobalClient, GlobalService, ServiceBlock
+from meshgw.config.scoped import CLIENT_BLOCKS, GLOBAL, SERVICE_BLOCKS, ClientBlock, GlobalClient, GlobalService, ServiceBlock, Session
 from meshgw.config.values import Ip, Port
 from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
@@ -55,14 +55,18 @@ class ServerConfig:
         default=None, doc="Accepted as in Linkerd, where it names nothing: the metrics scope is `server/<ip>/<port>`."
     )
     clear_context: bool = option(default=False, doc="Remove all `l5d-*` headers of the caller, and of the answer to it.")
+    max_concurrent_requests: int | None = option(
+        default=None,
+        doc="Most requests served at once; one more is answered 503 at once, with a nack that callers may send again elsewhere.",
+        check=at_least(1),
+        effective="unlimited",
+    )
+    timeout_ms: int | None = option(
+        default=None, doc="Milliseconds from a request's arrival to the beginning of its answer.", check=at_least(1), effective="unlimited"
+    )
+    server_session: Session = option(factory=Session, doc="How long connections of callers are kept.")
     socket_options: SocketOptions = option(factory=SocketOptions, doc="Options of the listener's sockets.")
-    later: ClassVar[Mapping[str, str]] = {
-        "tls": "TLS",
-        "announce": "announcing",
-        "maxConcurrentRequests": "limit of concurrent requests",
-        "timeoutMs": "request timeout of a server",
-        "serverSession": "limits on the life of connections",
-    }
+    later: ClassVar[Mapping[str, str]] = {"tls": "TLS", "announce": "announcing"}
 
 
 @attrs.frozen(kw_only=True)

@@ -11,7 +11,8 @@ from typing import ClassVar, Generic, TypeVar
 
 import attrs
 
-from meshgw.config.document import Chosen, at_least, option
+from meshgw.config.document import Chosen, at_least, between, option
+from meshgw.config.retries import BACKOFFS, Backoff, RetryBudgetConfig
 from meshgw.config.values import Captures, PathMatcher
 from meshgw.naming.path import Path
 
@@ -44,17 +45,79 @@ class HostConnectionPool:
 
 
 @attrs.frozen(kw_only=True)
+class Session:
+    """How long a connection is kept. It is closed between requests, never under one."""
+
+    idle_time_ms: int | None = option(
+        default=None,
+        doc="Milliseconds without a request after which it is closed.",
+        check=at_least(1),
+        effective="clients unlimited, servers 10 minutes",
+    )
+    life_time_ms: int | None = option(
+        default=None, doc="Milliseconds of its age after which it is closed.", check=at_least(1), effective="unlimited"
+    )
+
+
+@attrs.frozen(kw_only=True)
+class DelayFault:
+    """Delays by chance."""
+
+    percent: float = option(doc="Part of the requests, in percent.", check=between(0, 100))
+    ms: int = option(doc="Milliseconds of the delay.", check=between(0, 3_600_000))
+
+
+@attrs.frozen(kw_only=True)
+class AbortFault:
+    """Error answers by chance."""
+
+    percent: float = option(doc="Part of the requests, in percent.", check=between(0, 100))
+    status: int = option(default=503, doc="Status of the answer.", check=between(100, 599))
+
+
+@attrs.frozen(kw_only=True)
+class FaultsConfig:
+    """Faults to inject, so that callers can test their timeouts and retries (meshgw's own feature)."""
+
+    delay: DelayFault | None = option(default=None, doc="Delay a part of the requests.", effective="off")
+    abort: AbortFault | None = option(default=None, doc="Answer a part of the requests with an error.", effective="off")
+    header: bool = option(default=False, doc="Let a request ask for its own fault by `l5d-fault: delay=200ms; abort=503`.")
+
+
+@attrs.frozen(kw_only=True)
+class RetriesConfig:
+    """Retries of failures that the response classifier calls retryable."""
+
+    budget: RetryBudgetConfig | None = option(
+        default=None, doc="How many retries there may be, per logical name.", effective="all defaults"
+    )
+    backoff: Backoff | None = option(
+        default=None, doc="How long to wait before each retry of a request.", variants=BACKOFFS, effective="no wait"
+    )
+
+
+@attrs.frozen(kw_only=True)
 class ClientParams:
-    """What applies to one bound name. ``load_balancer`` None means kind ``p2c`` with its defaults."""
+    """What applies to one bound name. ``load_balancer`` None means kind ``p2c``, ``failure_accrual`` None five failures in a row."""
 
     load_balancer: Chosen | None = None
     host_connection_pool: HostConnectionPool = attrs.field(factory=HostConnectionPool)
     connect_timeout_ms: int = 1000
+    fail_fast: bool = False
+    requeue_budget: RetryBudgetConfig = attrs.field(factory=RetryBudgetConfig)
+    failure_accrual: Chosen | None = None
+    request_attempt_timeout_ms: int | None = None
+    client_session: Session = attrs.field(factory=Session)
 
 
 @attrs.frozen(kw_only=True)
 class ServiceParams:
-    """What applies to one logical name; the parameters of Linkerd's service block are not supported yet."""
+    """What applies to one logical name. ``response_classifier`` None means the protocol's default."""
+
+    total_timeout_ms: int | None = None
+    retries: RetriesConfig = attrs.field(factory=RetriesConfig)
+    response_classifier: Chosen | None = None
+    faults: FaultsConfig | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -71,13 +134,26 @@ class ClientSettings:
         check=at_least(1),
         effective=1000,
     )
+    fail_fast: bool | None = option(
+        default=None,
+        doc="Avoid an endpoint that could not be connected to until a connect made in the background succeeds.",
+        effective=False,
+    )
+    requeue_budget: RetryBudgetConfig | None = option(
+        default=None, doc="How often requests that were not delivered may go to another endpoint.", effective="all defaults"
+    )
+    failure_accrual: Chosen | None = option(
+        default=None,
+        doc="When an endpoint counts as dead.",
+        kinds="accruals",
+        effective="io.l5d.consecutiveFailures with 5 failures, dead for 5 s to 300 s",
+    )
+    request_attempt_timeout_ms: int | None = option(
+        default=None, doc="Milliseconds for one attempt, to the beginning of the answer.", check=at_least(1), effective="unlimited"
+    )
+    client_session: Session | None = option(default=None, doc="How long connections are kept.", effective="unlimited")
     later: ClassVar[Mapping[str, str]] = {
         "tls": "TLS to services",
-        "failFast": "fail-fast",
-        "requeueBudget": "requeue budget",
-        "failureAccrual": "failure accrual",
-        "requestAttemptTimeoutMs": "timeout of one attempt",
-        "clientSession": "limits on the life of connections",
         "socketOptions": "socket options of clients",
         "requestAuthorizers": "request authorizers",
         "forwardClientCert": "forwarding of client certificates",
@@ -88,10 +164,22 @@ class ClientSettings:
 class ServiceSettings:
     """Service parameters as one entry of the file sets them."""
 
+    total_timeout_ms: int | None = option(
+        default=None,
+        doc="Milliseconds for a request with all its retries, to the beginning of the answer; 0 or less is none.",
+        effective="unlimited",
+    )
+    retries: RetriesConfig | None = option(default=None, doc="Retries of failed requests.", effective="all defaults")
+    response_classifier: Chosen | None = option(
+        default=None,
+        doc="Which answers are failures, and which failures may be retried.",
+        kinds="classifiers",
+        effective="io.l5d.http.nonRetryable5XX",
+    )
+    faults: FaultsConfig | None = option(default=None, doc="Faults to inject.", effective="off")
     later: ClassVar[Mapping[str, str]] = {
-        "totalTimeoutMs": "timeout of the whole request",
-        "retries": "retries",
-        "responseClassifier": "response classifiers",
+        "classificationTimeoutMs": "HTTP/2 classification timeout",
+        "retryBufferSize": "HTTP/2 retry buffers",
     }
 
 
@@ -116,6 +204,8 @@ class Scoped(Generic[P]):
             for attribute in attrs.fields(type(settings)):
                 value = getattr(settings, attribute.name)
                 if attribute.name != "prefix" and value is not None:
+                    if isinstance(value, RetriesConfig) and attribute.name in values:
+                        value = _joined(values[attribute.name], value)
                     values[attribute.name] = value
                     captured[attribute.name] = captures
         return self.params(**values), captured  # type: ignore[return-value]  # the class attribute fits P in each subclass
@@ -185,6 +275,12 @@ class StaticService(ServiceBlock):
     def entries(self, path: Path) -> Iterator[tuple[attrs.AttrsInstance, Captures]]:
         """The entries whose prefix matches."""
         return _matching(self.configs, path)
+
+
+def _joined(before: object, after: RetriesConfig) -> RetriesConfig:
+    """Budget and backoff are parameters of their own: setting one leaves the other as it was (spec 4.8)."""
+    assert isinstance(before, RetriesConfig)
+    return RetriesConfig(budget=after.budget or before.budget, backoff=after.backoff or before.backoff)
 
 
 def _matching(configs: tuple[ClientEntry, ...] | tuple[ServiceEntry, ...], path: Path) -> Iterator[tuple[attrs.AttrsInstance, Captures]]:

@@ -6,10 +6,11 @@ it, the walk (``app.walk``) moves it on. On HTTP/1.1 one object serves all reque
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from meshgw.core.stack import Reply
     from meshgw.core.timers import Timer
     from meshgw.errors import MeshError
     from meshgw.naming.dtab import Dtab
@@ -146,6 +147,18 @@ class Walk(Protocol):
         """No answer, or only a part, will come; ``resend`` tells that the request is known to be safe to send again."""
         ...
 
+    def resume(self, ex: Exchange, reply: Reply | None) -> None:
+        """A filter that said WAIT lets it go on, or answers it."""
+        ...
+
+    def expired(self, ex: Exchange, error: MeshError) -> None:
+        """A limit for the whole request passed before its answer began."""
+        ...
+
+    def attempt_expired(self, ex: Exchange, error: MeshError) -> None:
+        """The limit of one attempt passed before its answer began."""
+        ...
+
     def finish(self, ex: Exchange) -> None:
         """The whole answer was handed to the caller's connection."""
         ...
@@ -155,18 +168,27 @@ class Exchange:
     """One request and its answer. Times are monotonic seconds, lengths bytes.
 
     Request: ``method``, ``target`` (origin form), ``version`` (``b"1.1"``...), ``scheme`` (of an absolute target, else None), ``headers``,
-    ``length`` (0 none, ``UNKNOWN_LENGTH`` until its end). ``body`` holds pieces that could not be sent on yet, ``body_done`` says that all of
+    ``length`` (0 none, ``UNKNOWN_LENGTH`` until its end). ``body`` holds pieces that could not be sent on yet, ``body_done`` says that
+    all of
     it arrived, ``request_bytes`` counts it.
     Route: ``partial`` holds the end hooks to run at the last level when a filter answered there.
     ``name``, ``dtab`` (local entries or None), ``route``, ``bound``, ``node``, ``upstream``; ``depth`` counts the levels of stacks passed.
-    End: ``ended``, and the whole request's time as ``micros`` and its histogram ``bucket``.
-    Answer: ``status`` (0 none yet), ``status_line``, ``response`` headers, ``response_length``, ``response_bytes``; ``error`` when it was made here.
+    Attempts: ``attempts`` counts requeues, ``retries`` retries; ``base`` is the number of header lines before those of an attempt,
+    ``replay``
+    the whole body while it is kept, ``verdict`` what the classifier made of the attempt (None: nobody knows), ``waits`` the backoffs to
+    come.
+    End: ``ended``, ``outcome`` (the key of ``telemetry.outcomes``), and the whole request's time as ``micros`` and its histogram
+    ``bucket``.
+    Answer: ``status`` (0 none yet), ``status_line``, ``response`` headers, ``response_length``, ``response_bytes``; ``error`` when it was
+    made here.
     """
 
     __slots__ = (
         "arrived",
         "attempt_started",
+        "attempt_timer",
         "attempts",
+        "base",
         "body",
         "body_done",
         "bound",
@@ -177,6 +199,7 @@ class Exchange:
         "dtab",
         "ended",
         "error",
+        "fault_timer",
         "headers",
         "length",
         "local",
@@ -185,25 +208,32 @@ class Exchange:
         "name",
         "node",
         "notes",
+        "outcome",
         "partial",
         "peer",
+        "replay",
         "request_bytes",
         "responded",
         "response",
         "response_bytes",
         "response_length",
+        "retries",
         "route",
         "scheme",
+        "server_timer",
         "status",
         "status_line",
         "target",
         "timer",
+        "total_timer",
         "trace",
         "trailers",
         "upgrade",
         "upstream",
+        "verdict",
         "version",
         "waiting",
+        "waits",
         "walk",
     )
 
@@ -216,19 +246,22 @@ class Exchange:
 
     def __init__(self) -> None:
         self.reset()
+        # written by whoever begins or ends the exchange before anybody reads them, hence not reset
+        self.method = self.target = self.version = self.status_line = b""
+        self.scheme: bytes | None = None
+        self.attempt_started = self.ended = 0.0
+        self.micros = self.bucket = self.response_length = self.base = 0
+        self.outcome: int | str = 0
 
     def reset(self) -> None:
         """Make ready for the next request of the same caller."""
-        self.method = self.target = self.version = self.status_line = b""
-        self.scheme: bytes | None = None
-        self.upgrade: bytes | None = None
-        self.length = 0
-        self.body: list[bytes] | None = None
+        self.arrived = 0.0
         self.body_done = True
+        self.responded = False
+        self.length = self.request_bytes = self.response_bytes = self.depth = self.attempts = self.retries = self.status = 0
+        self.upgrade: bytes | None = None
+        self.body: list[bytes] | None = None
         self.trailers: list[bytes] | None = None
-        self.request_bytes = self.response_bytes = self.response_length = 0
-        self.arrived = self.attempt_started = self.ended = 0.0
-        self.micros = self.bucket = 0
         self.name: Path | None = None
         self.dtab: Dtab | None = None
         self.trace: TraceId | None = None
@@ -239,9 +272,13 @@ class Exchange:
         self.upstream: Upstream | None = None
         self.waiting: Any = None
         self.timer: Timer | None = None
-        self.depth = self.attempts = 0
-        self.status = 0
-        self.responded = False
+        self.server_timer: Timer | None = None
+        self.total_timer: Timer | None = None
+        self.attempt_timer: Timer | None = None
+        self.fault_timer: Timer | None = None
+        self.replay: list[bytes] | None = None
+        self.verdict: Any = None
+        self.waits: Iterator[float] | None = None
         self.error: MeshError | None = None
         self.notes: dict[str, Any] | None = None
         self.partial: tuple[Callable[[Exchange], None], ...] | None = None

@@ -11,7 +11,7 @@ function it returns when the last one has left.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import attrs
 
@@ -228,7 +228,10 @@ def live_flat_map(source: Live[T], function: Callable[[T], Live[U]]) -> Live[U]:
             chosen[:] = [state.value]
             inner[:] = []
             observation = following.observe(out.put)
-            inner[:] = [observation]
+            if chosen and chosen[0] is state.value:
+                inner[:] = [observation]
+            else:
+                observation.close()  # what it said made the source move on
             for previous in old:  # released after the new one is held, so that shared sources are not restarted
                 previous.close()
 
@@ -280,4 +283,4 @@ def current(live: Live[T]) -> State[T]:
     """The state of a live value, observed for the moment so that a lazy source gives its immediate answer."""
     seen: list[State[T]] = []
     live.observe(seen.append).close()
-    return cast("State[T]", seen[-1])
+    return seen[-1]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import select
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, Protocol
 
 from twisted.internet.epollreactor import EPollReactor
@@ -20,8 +21,6 @@ from zope.interface import implementer
 IN, OUT, BROKEN = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR | select.EPOLLHUP
 Handler = Callable[[int], None]
 _MOST_EVENTS = 256
-_ROUNDS = 64
-"""How often ``doPoll`` may poll again before it returns to the main loop, so that thread calls and timers are never starved."""
 
 _log = Logger()
 
@@ -42,12 +41,12 @@ class Poller(Protocol):
         ...
 
 
-class MeshReactor(EPollReactor):  # type: ignore[misc]  # Twisted's reactor is untyped
+class MeshReactor(EPollReactor):
     """Twisted's epoll reactor with a direct table of data-path handlers; it is its own :class:`Poller`."""
 
     def __init__(self) -> None:
         self._direct: dict[int, Handler] = {}
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
 
     def watch(self, fd: int, handler: Handler, events: int) -> None:
         """See :class:`Poller`."""
@@ -64,11 +63,17 @@ class MeshReactor(EPollReactor):  # type: ignore[misc]  # Twisted's reactor is u
             self._poller.unregister(fd)
 
     def doPoll(self, timeout: float | None) -> None:
-        """Wait for events once, then go on without waiting while nothing but sockets has work to do."""
+        """Wait for events and handle them, again and again while nothing but sockets has work to do.
+
+        Going back to the main loop costs several microseconds a time, which at low concurrency is per request. It is gone back to at
+        once when a timer is due, or when a handler scheduled a call or a thread sent one.
+        """
         poll = self._poller.poll
-        direct = self._direct
-        wait = -1 if timeout is None else timeout
-        for _ in range(_ROUNDS):
+        direct = self._direct.get
+        seconds = monotonic
+        until = None if timeout is None else seconds() + timeout
+        wait = -1.0 if timeout is None else timeout
+        while True:
             try:
                 ready = poll(wait, _MOST_EVENTS)
             except OSError as error:
@@ -76,23 +81,35 @@ class MeshReactor(EPollReactor):  # type: ignore[misc]  # Twisted's reactor is u
                     return
                 raise
             for fd, event in ready:
-                handler = direct.get(fd)
+                handler = direct(fd)
                 if handler is not None:
                     try:
                         handler(event)
                     except Exception:  # noqa: BLE001 - the rim: one connection's defect must not end the loop for all
                         _log.failure("defect in a data-path handler; its connection is dropped")
-                        self.forget(fd)
+                        self._drop(fd)
                 else:
                     self._stock(fd, event)
             if not ready or self.threadCallQueue or self._newTimedCalls or not self.running or self._justStopped:
                 return
-            wait = 0
+            if until is not None:
+                wait = until - seconds()
+                if wait <= 0:
+                    return
+
+    def _drop(self, fd: int) -> None:
+        """Let the owner of a descriptor whose handler failed give it up; when it fails at that too, it hears no more."""
+        handler = self._direct.get(fd)
+        if handler is not None:
+            try:
+                handler(BROKEN)
+            except Exception:  # noqa: BLE001 - as in doPoll
+                self.forget(fd)
 
     def _stock(self, fd: int, event: int) -> None:
         selectable = self._selectables.get(fd)
         if selectable is not None:
-            self._doReadOrWrite(selectable, fd, event)
+            self._doReadOrWrite(selectable, fd, event)  # type: ignore[no-untyped-call]
 
     doIteration = doPoll
 
@@ -163,4 +180,4 @@ def install() -> None:
     """Install :class:`MeshReactor` as the process's reactor (Twisted's reactor plug-in entry)."""
     from twisted.internet.main import installReactor
 
-    installReactor(MeshReactor())
+    installReactor(MeshReactor())  # type: ignore[no-untyped-call]

@@ -29,7 +29,10 @@ class Role(enum.Enum):
     HYGIENE = "headerHygiene"
     DESTINATION = "destinationHeaders"
     AUTHORITY = "authority"
-    LOAD = "load"
+    CONCURRENCY_LIMIT = "maxConcurrentRequests"
+    TIMEOUT = "timeout"
+    FAULTS = "faults"
+    SUCCESS_CLASS = "successClass"
 
 
 @attrs.frozen
@@ -42,7 +45,16 @@ class Reply:
     close: bool = False
 
 
-RequestHook = Callable[[Exchange], Reply | None]
+class Wait(enum.Enum):
+    """The type of :data:`WAIT`."""
+
+    WAIT = "wait"
+
+
+WAIT = Wait.WAIT
+"""What a request hook returns when the exchange has to wait: ``ex.walk.resume`` is called later, once."""
+
+RequestHook = Callable[[Exchange], Reply | Wait | None]
 ResponseHook = Callable[[Exchange], Reply | None]
 EndHook = Callable[[Exchange], None]
 
@@ -50,11 +62,12 @@ EndHook = Callable[[Exchange], None]
 class Pipeline:
     """A compiled level.
 
-    ``requests`` run in order on the way down; ``responses`` and ``ends`` in reverse order on the way up. ``partial[i]`` holds the response and
+    ``requests`` run in order on the way down; ``responses`` and ``ends`` in reverse order on the way up. ``partial[i]`` holds the
+    response and
     end hooks of the filters passed when request hook ``i`` answered itself.
     """
 
-    __slots__ = ("ends", "partial", "requests", "responses", "roles")
+    __slots__ = ("ends", "ends_after_stats", "partial", "requests", "responses", "roles")
 
     def __init__(self, filters: Iterable[tuple[Role, Any]]) -> None:
         requests: list[RequestHook] = []
@@ -62,7 +75,8 @@ class Pipeline:
         responses: list[ResponseHook] = []
         ends: list[EndHook] = []
         roles = []
-        for role, item in filters:
+        kept = list(filters)
+        for role, item in kept:
             roles.append(role)
             if hasattr(item, "on_request"):
                 requests.append(item.on_request)
@@ -76,6 +90,10 @@ class Pipeline:
         self.responses = tuple(reversed(responses))
         self.ends = tuple(reversed(ends))
         self.roles = tuple(roles)
+        self.ends_after_stats = tuple(
+            item.on_end for role, item in reversed(kept) if role in (Role.STATS, Role.ACCESS_LOG) and hasattr(item, "on_end")
+        )
+        """For messages that could not even be read: they are counted and logged, and no other filter knew of them."""
 
 
 EMPTY = Pipeline(())

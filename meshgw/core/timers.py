@@ -79,8 +79,10 @@ class Wheel:
                 function, timer.function = timer.function, None
                 if function is not None:
                     _call(function)
-        if self._slots and self._due is None:
-            self._arm(min(self._slots))
+        if self._slots:
+            first = min(self._slots)
+            if self._due is None or first < self._due:  # a call above may have armed a later slot
+                self._arm(first)
 
 
 def _call(function: Callable[[], None]) -> None:
@@ -91,10 +93,14 @@ def _call(function: Callable[[], None]) -> None:
 
 
 def equal_jittered(rng: Random, least: float, most: float) -> Iterator[float]:
-    """Seconds to wait, doubling from ``least`` to ``most``, half of each fixed and half random (spec 10.3)."""
-    base = least
+    """Seconds to wait, doubling from ``least`` to ``most``, half of each fixed and half random (spec 10.3).
+
+    As Finagle has it, none is shorter than ``least``: that is the first, and half of each later one is at least that.
+    """
+    wait, base = least, least
     while True:
-        yield base / 2 + rng.random() * base / 2
+        yield wait
+        wait = min(most, base + rng.random() * base)
         base = min(most, base * 2)
 
 
@@ -135,7 +141,7 @@ class Spawner:
 
         def ended(result: object) -> None:
             self._running.discard(deferred)
-            if isinstance(result, Failure) and not result.check(CancelledError):
+            if isinstance(result, Failure) and not result.check(CancelledError):  # type: ignore[no-untyped-call]
                 _log.failure("background task {task} failed", result, task=name)
 
         deferred.addBoth(ended)

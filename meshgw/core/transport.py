@@ -65,7 +65,22 @@ class SocketOptions:
 class Connection:
     """An established connection. Its owner sets ``receiver`` and then calls :meth:`start`."""
 
-    __slots__ = ("_events", "_fd", "_full", "_linger", "_lingered", "_out", "_poller", "_recv", "_send", "_sock", "_state", "_wheel", "receiver")
+    __slots__ = (
+        "_eof",
+        "_events",
+        "_fd",
+        "_full",
+        "_linger",
+        "_lingered",
+        "_out",
+        "_poller",
+        "_recv",
+        "_send",
+        "_sock",
+        "_state",
+        "_wheel",
+        "receiver",
+    )
 
     def __init__(self, sock: socket.socket, poller: Poller, wheel: Wheel, receiver: Receiver | None = None) -> None:
         self._sock, self._poller, self._wheel = sock, poller, wheel
@@ -73,7 +88,7 @@ class Connection:
         self._recv, self._send = sock.recv, sock.send
         self._out: list[bytes] = []
         self._events = 0
-        self._full = False
+        self._full = self._eof = False
         self._state = _OPEN
         self._linger: Timer | None = None
         self._lingered = 0
@@ -155,7 +170,7 @@ class Connection:
         """Send ``data`` now, or keep what the socket does not take; ignored once closed."""
         if self._state:
             if self._state == _PARKED:
-                self._lost("connection reset by peer")
+                self._break("connection reset by peer")
             return
         if self._out:
             self._keep(data)
@@ -165,14 +180,16 @@ class Connection:
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            # told from the loop, not from inside the owner's call, so that an owner never sees itself end half-way
-            self._state = _BROKEN
-            reason = _describe(error)
-            self._wheel.soon(lambda: self._lost(reason))
+            self._break(_describe(error))
             return
         if sent < len(data):
             self._keep(data[sent:] if sent else data)
             self._ask(self._events | OUT)
+
+    def _break(self, reason: str) -> None:
+        """Told from the loop, not from inside the owner's call, so that an owner never sees itself end half-way."""
+        self._state = _BROKEN
+        self._wheel.soon(lambda: self._lost(reason))
 
     def _keep(self, data: bytes) -> None:
         self._out.append(data)
@@ -196,6 +213,8 @@ class Connection:
             if self._state == _CLOSING:
                 self._shut()
                 return
+            if self._eof:
+                self.write_eof()
         if self._full and len(rest) <= LOW_WATER:
             self._full = False
             self.receiver.drained()
@@ -228,7 +247,8 @@ class Connection:
             self._lost("aborted")
 
     def write_eof(self) -> None:
-        """Half-close: say that nothing more will be sent, and go on reading. Used by tunnels once their output is sent."""
+        """Half-close: say that nothing more will be sent once what waits is, and go on reading."""
+        self._eof = True
         if self._state == _OPEN and not self._out:
             try:
                 self._sock.shutdown(socket.SHUT_WR)
@@ -310,6 +330,10 @@ class Connecting:
         if code:
             self._fail(os.strerror(code))
             return
+        try:
+            sock.getpeername()
+        except OSError:
+            return  # an event meant for the descriptor's former owner; this one's is still to come
         self._release(close=False)
         self._done(Connection(sock, self._poller, self._wheel), "")
 

@@ -1,6 +1,7 @@
 """Context of a request at a server: local dtabs, trace position, deadline, sampling; or none of it from callers that are not trusted.
 
-Source: linkerd-config spec 7.1, 7.2, 7.5 and dtab spec 5.6. Reading takes the headers off the request; ``filters.destination`` writes them for
+Source: linkerd-config spec 7.1, 7.2, 7.5 and dtab spec 5.6. Reading takes the headers off the request; ``filters.destination`` writes
+them for
 the next hop.
 """
 
@@ -46,12 +47,14 @@ class ServerContext:
     def on_request(self, ex: Exchange) -> Reply | None:
         """Fill ``ex.trace``, ``ex.dtab`` and ``ex.deadline``; a malformed dtab is answered 400 with the parser's words."""
         seen = ex.headers.seen
+        span = self._bits()
         value = seen.get(b"l5d-ctx-trace")
-        parent = decode_trace(value) if value is not None else None
-        bits = self._bits
-        span = bits()
-        ex.trace = TraceId(span, span, span) if parent is None else parent.child(span)
-        if len(seen) > 1:
+        if value is None:
+            ex.trace = TraceId(span, span, span)
+        else:
+            parent = decode_trace(value)
+            ex.trace = TraceId(span, span, span) if parent is None else parent.child(span)
+        if len(seen) > 1 or b"host" not in seen:  # most requests have nothing else at hand
             value = seen.get(b"l5d-sample")
             if value is not None:
                 decide_sampling(ex.trace, value, self._salt)
@@ -103,7 +106,7 @@ class ClearContext:
         failed = response.get(b"l5d-err") is not None
         response.remove_prefixed(b"l5d-")
         if failed:
-            return Reply(ex.status, b"", tuple(item for item in response.items() if item[0] != b"content-type"))
+            return Reply(ex.status, b"", tuple(item for item in response.items() if item[0] not in (b"content-type", b"content-length")))
         return None
 
 
@@ -122,4 +125,3 @@ class CallDepth:
             return None
         text = f"Maximum number of calls ({self._most}) has been exceeded. Please check for proxy loops."
         return Reply(400, text.encode(), ((b"l5d-err", quote_plus(text).encode("ascii")), (b"Content-Type", b"text/plain")))
-

@@ -43,7 +43,7 @@ class Destination:
             lines.extend(mine[1:])
         trace = ex.trace
         if trace is not None:
-            lines.append(b"l5d-ctx-trace: " + trace.child(self._bits()).encode())
+            lines.append(b"l5d-ctx-trace: " + trace.encode_child(self._bits()))
             lines.append(b"l5d-reqid: %016x" % trace.trace)
         if ex.dtab is not None:
             lines.append(b"l5d-ctx-dtab: " + ex.dtab.show().encode("latin-1"))
@@ -58,7 +58,9 @@ class Destination:
 
 
 class Authority:
-    """Addresses that carry an ``authority`` (Consul's setHost): the request's Host becomes it, the answer's redirects are turned back (spec 5.6)."""
+    """Addresses that carry an ``authority`` (Consul's setHost): the request's Host becomes it, the answer's redirects are turned back
+    (spec 5.6).
+    """
 
     __slots__ = ("_authority",)
 

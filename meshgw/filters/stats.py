@@ -1,59 +1,100 @@
 """Request accounting of one scope: server, service, client, or service through client.
 
-Source: linkerd-config spec 9.9. A 5xx answer is a failure (the default classifier of spec 5.7), whoever made it.
+Source: linkerd-config spec 9.9. What is a success was decided by the service's classifier; of errors made here, 5xx are failures.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from meshgw.core.exchange import Exchange
-from meshgw.telemetry.histogram import bucket_of
+from meshgw.telemetry.histogram import Histogram, bucket_of
 from meshgw.telemetry.outcomes import Outcomes
 
 
-class RequestStats:
-    """Counts whole requests: from their arrival to the end of the answer."""
+class ServerStats:
+    """Counts requests of a server from their arrival to the end of the answer, by what the caller got."""
 
-    __slots__ = ("_began", "_outcomes")
+    __slots__ = ("_cells", "_outcomes")
 
     def __init__(self, outcomes: Outcomes) -> None:
         self._outcomes = outcomes
+        self._cells = outcomes.cells
 
     def on_request(self, ex: Exchange) -> None:
-        """A request came this far."""
+        """A request came."""
         self._outcomes.started += 1
 
     def on_end(self, ex: Exchange) -> None:
         """It ended."""
-        record(self._outcomes, ex, ex.micros, ex.bucket)
+        outcome = ex.outcome
+        cell = self._cells.get(outcome) or self._outcomes.cell(outcome)
+        cell.count += 1
+        cell.sum += ex.micros
+        cell.buckets[ex.bucket] += 1
+
+
+class ServiceStats:
+    """Counts requests of a logical name, all attempts together; errors made here count by their name."""
+
+    __slots__ = ("_begun", "_cells", "_outcomes", "_per_request")
+
+    def __init__(self, outcomes: Outcomes, begun: Callable[[], None], per_request: Histogram) -> None:
+        """``begun`` fills the retry budget, ``per_request`` gets each request's number of retries."""
+        self._outcomes, self._begun, self._per_request = outcomes, begun, per_request
+        self._cells = outcomes.cells
+
+    def on_request(self, ex: Exchange) -> None:
+        """A request of this name begins."""
+        self._outcomes.started += 1
+        self._begun()
+
+    def on_end(self, ex: Exchange) -> None:
+        """It ended."""
+        outcome = ex.outcome if ex.error is None else type(ex.error).__name__
+        cell = self._cells.get(outcome) or self._outcomes.cell(outcome)
+        cell.count += 1
+        cell.sum += ex.micros
+        cell.buckets[ex.bucket] += 1
+        if ex.retries:
+            self._per_request.add(ex.retries)
+        else:
+            self._per_request.add_zero()
 
 
 class AttemptStats:
     """Counts attempts on a bound name, in the client's scope and in that of the service through it."""
 
-    __slots__ = ("_client", "_service")
+    __slots__ = ("_begun", "_client", "_client_cells", "_per_request", "_service", "_service_cells")
 
-    def __init__(self, client: Outcomes, service: Outcomes) -> None:
-        self._client, self._service = client, service
+    def __init__(self, client: Outcomes, service: Outcomes, begun: Callable[[], None], per_request: Histogram) -> None:
+        """``begun`` fills the requeue budget, ``per_request`` gets each attempt's number of requeues."""
+        self._client, self._service, self._begun, self._per_request = client, service, begun, per_request
+        self._client_cells, self._service_cells = client.cells, service.cells
 
     def on_request(self, ex: Exchange) -> None:
         """An attempt begins."""
         self._client.started += 1
         self._service.started += 1
+        self._begun()
 
     def on_end(self, ex: Exchange) -> None:
-        """It ended; its time counts from its own beginning."""
-        micros, bucket = ex.micros, ex.bucket
-        if ex.attempts:
+        """It ended; a retry's time counts from its own beginning."""
+        outcome, micros, bucket = ex.outcome, ex.micros, ex.bucket
+        if ex.error is not None:
+            outcome = type(ex.error).__name__
+        if ex.retries:
             micros = int((ex.ended - ex.attempt_started) * 1e6)
             bucket = bucket_of(micros)
-        record(self._client, ex, micros, bucket)
-        record(self._service, ex, micros, bucket)
-
-
-def record(outcomes: Outcomes, ex: Exchange, micros: int, bucket: int) -> None:
-    """Count how ``ex`` ended, which took ``micros``."""
-    status = ex.status
-    if status:
-        outcomes.ended(status, status < 500, bucket, micros)
-    else:
-        outcomes.failed(type(ex.error).__name__, bucket, micros)
+        cell = self._client_cells.get(outcome) or self._client.cell(outcome)
+        cell.count += 1
+        cell.sum += micros
+        cell.buckets[bucket] += 1
+        cell = self._service_cells.get(outcome) or self._service.cell(outcome)
+        cell.count += 1
+        cell.sum += micros
+        cell.buckets[bucket] += 1
+        if ex.attempts:
+            self._per_request.add(ex.attempts)
+        else:
+            self._per_request.add_zero()

@@ -6,6 +6,7 @@ only up to a limit. A request that cannot be read with certainty is answered and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,8 @@ READ_AHEAD = 65536
 """Bytes kept of requests or bodies that cannot be handled yet, above which the caller is not read from."""
 CHECK_SECONDS = 10.0
 """How often a connection is looked at for having stood still."""
-HEAD_CHECKS = 3
-"""A head must be complete within this many checks (30 s, slow-loris defence)."""
+HEAD_SECONDS = 30.0
+"""A head must be complete within this time (slow-loris defence)."""
 IDLE_CHECKS = 60
 """A connection without a request is closed after this many checks (10 min); Linkerd keeps it for ever."""
 
@@ -49,13 +50,21 @@ _REASONS = {
     504: b"Gateway Timeout",
     505: b"HTTP Version Not Supported",
 }
+_EMPTY_LINES = re.compile(rb"(?:\r\n)*+")
 _READING_HEAD, _READING_BODY, _ANSWERING, _TUNNEL, _CLOSED = range(5)
+
+
+def _nothing() -> None:
+    """Stand in for a callback that nobody wants."""
 
 
 class HttpParameters:
     """What all connections of one listener share. Sizes are bytes; ``max_body`` None means no limit."""
 
-    __slots__ = ("clock", "max_body", "max_headers", "max_line", "on_closed", "table", "walk", "wheel")
+    __slots__ = (
+        *("check", "clock", "head_checks", "idle_checks", "life", "max_body", "max_headers", "max_line"),
+        *("on_closed", "on_idle", "on_life", "replay", "table", "walk", "wheel"),
+    )
 
     def __init__(
         self,
@@ -67,8 +76,21 @@ class HttpParameters:
         max_line: int = 4096,
         max_headers: int = 8192,
         max_body: int | None = None,
+        replay: int = 0,
+        idle: float | None = None,
+        life: float | None = None,
+        on_idle: Callable[[], None] = _nothing,
+        on_life: Callable[[], None] = _nothing,
         on_closed: Callable[[HttpServer], None],
     ) -> None:
+        """Bodies of up to ``replay`` bytes are kept for retries. ``idle`` and ``life`` are seconds, None for the
+        defaults (10 min, for ever); ``on_idle`` and ``on_life`` are called when a connection is closed for these.
+        """
+        self.replay, self.life = replay, life
+        self.check = CHECK_SECONDS if idle is None else min(CHECK_SECONDS, idle / 4)
+        self.idle_checks = IDLE_CHECKS if idle is None else max(1, round(idle / self.check))
+        self.head_checks = max(1, round(HEAD_SECONDS / self.check))
+        self.on_idle, self.on_life = on_idle, on_life
         self.walk, self.table, self.wheel, self.clock = walk, table, wheel, clock
         self.max_line, self.max_headers, self.max_body = max_line, max_headers, max_body
         self.on_closed = on_closed
@@ -84,8 +106,10 @@ class HttpServer:
         "_closing",
         "_connection",
         "_ex",
+        "_halves",
         "_keep",
         "_max_line",
+        "_life",
         "_marker",
         "_p",
         "_paused",
@@ -93,7 +117,6 @@ class HttpServer:
         "_requests",
         "_state",
         "_still",
-        "_timer",
         "_tunnel",
     )
 
@@ -108,14 +131,19 @@ class HttpServer:
         self._keep = True
         self._closing = self._chunked = self._paused = self._reading = False
         self._tunnel: Upstream | None = None
-        self._requests = self._still = 0
+        self._requests = self._still = self._halves = 0
         self._marker = (-1, 0)
-        self._timer: Timer | None = None
+        self._life: Timer | None = None
 
     def start(self) -> None:
         """Begin to read from the caller."""
-        self._timer = self._p.wheel.after(CHECK_SECONDS, self._check)
+        if self._p.life is not None:
+            self._life = self._p.wheel.after(self._p.life, self._outlived)
         self._connection.start()
+
+    def _outlived(self) -> None:
+        self._p.on_life()
+        self.drain()
 
     @property
     def requests(self) -> int:
@@ -148,9 +176,8 @@ class HttpServer:
         """Take requests from ``data`` until one has to wait; a loop, so that pipelined requests answered at once do not recurse."""
         self._reading = True
         while True:
-            if data[:1] == b"\r":
-                while data[:2] == b"\r\n":  # RFC 9112 section 2.2: empty lines before a request are skipped
-                    data = data[2:]
+            if data[:2] == b"\r\n":  # RFC 9112 section 2.2: empty lines before a request are skipped
+                data = data[_EMPTY_LINES.match(data).end() :]  # type: ignore[union-attr]  # it matches anything
             end = data.find(b"\r\n\r\n")
             if end < 0:
                 self._buffer = data
@@ -202,11 +229,15 @@ class HttpServer:
         ex.length = UNKNOWN_LENGTH if head.length == CHUNKED else head.length
         data, self._buffer = self._buffer, b""
         payload = body.feed(data)
+        if p.max_body is not None and len(payload) > p.max_body:
+            self._refuse(BadRequest(reason=f"body longer than {p.max_body} bytes (maxRequestKB)", code=413))
+            return False
         if body.error is not None:
             self._refuse(BadRequest(reason=body.error))
             return False
         ex.request_bytes = len(payload)
         ex.body = [payload] if payload else []
+        ex.replay = [payload] if len(payload) <= p.replay and head.length <= p.replay else None
         ex.body_done = body.done
         if body.done:
             self._buffer, ex.trailers = body.rest, body.trailers
@@ -219,8 +250,13 @@ class HttpServer:
         assert body is not None
         payload = body.feed(data)
         ex.request_bytes += len(payload)
+        if ex.replay is not None:
+            if ex.request_bytes <= self._p.replay:
+                ex.replay.append(payload)
+            else:
+                ex.replay = None
         error = body.error
-        if error is None and ex.length == UNKNOWN_LENGTH and self._p.max_body is not None and ex.request_bytes > self._p.max_body:
+        if ex.length == UNKNOWN_LENGTH and self._p.max_body is not None and ex.request_bytes > self._p.max_body:
             self._fail(BadRequest(reason=f"body longer than {self._p.max_body} bytes (maxRequestKB)", code=413))
             return
         if error is not None:
@@ -257,6 +293,7 @@ class HttpServer:
         ex = self._ex
         if not ex.arrived:
             ex.arrived = self._p.clock()
+            ex.method = ex.target = ex.version = b""  # not those of the request before
             ex.headers = Headers()
         self._p.walk.refuse(ex, error)
 
@@ -281,7 +318,8 @@ class HttpServer:
                 lines.append(b"Content-Length: %d" % length)
             body = b""
         elif length >= 0:
-            lines.append(b"Content-Length: %d" % length)
+            if b"content-length" not in ex.response.seen:
+                lines.append(b"Content-Length: %d" % length)
         elif ex.version == b"1.1":
             lines.append(b"Transfer-Encoding: chunked")
             self._chunked = True
@@ -297,7 +335,9 @@ class HttpServer:
             lines.append(b"Connection: keep-alive")
         line = ex.status_line or b"HTTP/1.1 %d %b" % (status, _REASONS.get(status, b"Unknown"))
         ex.response_bytes += len(body)
-        self._connection.write(b"%b\r\n%b\r\n\r\n%b" % (line, b"\r\n".join(lines), body))
+        lines.append(b"")
+        lines.append(body)
+        self._connection.write(line + b"\r\n" + b"\r\n".join(lines))
         if done:
             self._answered()
 
@@ -313,6 +353,10 @@ class HttpServer:
 
     def send_end(self, trailers: list[bytes]) -> None:
         """See :class:`meshgw.core.exchange.Caller`."""
+        if self._state == _TUNNEL:
+            self._connection.write_eof()
+            self._half_end_tunnel()
+            return
         if self._chunked:
             self._connection.write(last_chunk(trailers))
         self._answered()
@@ -347,6 +391,7 @@ class HttpServer:
         """See :class:`meshgw.core.exchange.Caller`."""
         self._state = _TUNNEL
         self._tunnel = peer
+        self._keep = self._chunked = False  # what follows is not HTTP: neither framed as an answer before it, nor followed by a request
         ex.responded = True
         lines = ex.response.lines
         lines.append(b"Connection: Upgrade")
@@ -355,10 +400,14 @@ class HttpServer:
         early, self._buffer = self._buffer, b""
         if early:
             peer.send_body(early)
+        if not peer.is_full:
+            self._resume()
 
-    def end_tunnel(self) -> None:
-        """The other side sends no more."""
-        self._connection.write_eof()
+    def _half_end_tunnel(self) -> None:
+        """One direction ended; after the second one both connections end, each once its output is sent."""
+        self._halves += 1
+        if self._halves == 2:
+            self._answered()
 
     # --- pressure
 
@@ -393,14 +442,15 @@ class HttpServer:
         """A caller that closes its side has gone: what it asked for is cancelled. In a tunnel the close is passed on."""
         if self._state == _TUNNEL and self._tunnel is not None:
             self._tunnel.send_end([])
+            self._half_end_tunnel()
         else:
             self._connection.close_now()
 
     def connection_lost(self, reason: str) -> None:
         """See :class:`meshgw.core.transport.Receiver`."""
         state, self._state = self._state, _CLOSED
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._life is not None:
+            self._life.cancel()
         if state in (_READING_BODY, _ANSWERING, _TUNNEL):
             self._p.walk.caller_gone(self._ex)
         self._tunnel = None
@@ -416,15 +466,15 @@ class HttpServer:
         """End now, whatever is under way."""
         self._connection.abort()
 
-    def _check(self) -> None:
-        """Close a connection that stands still before a whole head."""
-        self._timer = self._p.wheel.after(CHECK_SECONDS, self._check)
+    def check(self) -> None:
+        """Close a connection that stands still before a whole head; called by its listener every now and then."""
         marker = (self._requests, bool(self._buffer))
         if self._state != _READING_HEAD or marker != self._marker:
             self._marker, self._still = marker, 0
             return
         self._still += 1
-        if self._buffer and self._still >= HEAD_CHECKS:
+        if self._buffer and self._still >= self._p.head_checks:
             self._refuse(BadRequest(reason="the request head did not arrive in time", code=408))
-        elif not self._buffer and self._still >= IDLE_CHECKS:
+        elif not self._buffer and self._still >= self._p.idle_checks:
+            self._p.on_idle()
             self._connection.close_now()

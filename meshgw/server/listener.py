@@ -42,6 +42,10 @@ class ServerConnection(Protocol):
         """Close now."""
         ...
 
+    def check(self) -> None:
+        """Called every now and then: close if standing still for too long."""
+        ...
+
 
 Accepted = Callable[[socket.socket, tuple[str, int], tuple[str, int]], ServerConnection]
 
@@ -67,11 +71,16 @@ def bind_socket(ip: str, port: int, *, backlog: int = BACKLOG, reuse_port: bool 
 class Listener:
     """Accepts connections of one server and knows those that are open."""
 
-    def __init__(self, sock: socket.socket, *, poller: Poller, wheel: Wheel, accepted: Accepted, options: SocketOptions) -> None:
+    def __init__(
+        self, sock: socket.socket, *, poller: Poller, wheel: Wheel, accepted: Accepted, options: SocketOptions, check_seconds: float
+    ) -> None:
+        """``accepted`` makes the protocol of a connection. All connections are checked every ``check_seconds``, which is one timer for all."""
         self._sock, self._poller, self._wheel, self._accepted, self._options = sock, poller, wheel, accepted, options
         self._open: set[ServerConnection] = set()
         self._listening = False
         self._rest: Timer | None = None
+        self._check_seconds = check_seconds
+        self._checking: Timer | None = None
         self.accepts = self.closes = 0
 
     @property
@@ -101,13 +110,26 @@ class Listener:
                     self._take_a_rest(error)
                     return
                 continue  # the caller went away before it was accepted
-            sock.setblocking(False)
-            self._options.apply(sock)
-            local = sock.getsockname()
+            try:
+                sock.setblocking(False)
+                self._options.apply(sock)
+                local = sock.getsockname()
+            except OSError:
+                sock.close()  # the caller went away just after it was accepted
+                continue
             connection = self._accepted(sock, (peer[0], peer[1]), (local[0], local[1]))
             self.accepts += 1
             self._open.add(connection)
+            if self._checking is None:
+                self._checking = self._wheel.after(self._check_seconds, self._check)
             connection.start()
+
+    def _check(self) -> None:
+        self._checking = None
+        for connection in list(self._open):
+            connection.check()
+        if self._open:
+            self._checking = self._wheel.after(self._check_seconds, self._check)
 
     def _take_a_rest(self, error: OSError) -> None:
         """Out of descriptors: waiting callers stay in the system's queue instead of making the loop spin."""

@@ -21,36 +21,65 @@ QUEUE_LIMIT = 8 << 20  # bytes: some 40,000 lines, two seconds of a stalled disk
 REPORT_SECONDS = 60.0
 STOP_SECONDS = 2.0
 
-_UNSAFE = bytes((*range(0x20), 0x22, 0x5C, *range(0x7F, 0x100)))
 _UNSAFE_BYTE = re.compile(rb'[\x00-\x1f"\\\x7f-\xff]')
 _UNSAFE_IN_WORD = re.compile(rb'[\x00-\x20"\\\x7f-\xff]')
+_SAFE = bytes(set(range(0x20, 0x7F)) - set(b'"\\'))
+_MOST_TEXTS, _LONGEST_TEXT = 1024, 512
 
 
-def clf_line(
-    host: bytes | None,
-    remote: bytes,
-    now: bytes,
-    method: bytes,
-    target: bytes,
-    version: bytes,
-    status: int,
-    length: int | None,
-    referer: bytes | None,
-    agent: bytes | None,
-) -> bytes:
-    """One line without its end; ``now`` comes from :class:`ClfClock`, ``length`` is the response's content-length if it had one.
+class ClfFormat:
+    """Makes lines. Quotes, backslashes, control characters and bytes above 126 become ``\\xHH``, so that a request cannot forge a line.
 
-    Quotes, backslashes, control characters and bytes above 126 become ``\\xHH``, so that a request cannot forge a line.
+    Escaped hosts, referers and agents are remembered, since callers repeat them; a target is looked at each time.
     """
-    host, referer, agent = host or b"-", referer or b"-", agent or b"-"
-    size = b"-" if length is None else b"%d" % length
-    line = b'%b %b - - [%b] "%b %b %b" %d %b "%b" "%b"' % (host, remote, now, method, target, version, status, size, referer, agent)
-    # One look at the whole line is the common case: of the unsafe bytes it has its own six quotes and no more.
-    if len(line) - len(line.translate(None, _UNSAFE)) == 6 and b" " not in host:
-        return line
-    host = _UNSAFE_IN_WORD.sub(_escaped, host)
-    method, target, version, referer, agent = (_UNSAFE_BYTE.sub(_escaped, text) for text in (method, target, version, referer, agent))
-    return b'%b %b - - [%b] "%b %b %b" %d %b "%b" "%b"' % (host, remote, now, method, target, version, status, size, referer, agent)
+
+    __slots__ = ("_texts", "_words")
+
+    def __init__(self) -> None:
+        self._words: dict[bytes | None, bytes] = {None: b"-", b"": b"-"}
+        self._texts: dict[bytes | None, bytes] = {None: b"-", b"": b"-"}
+
+    def line(
+        self,
+        host: bytes | None,
+        remote: bytes,
+        now: bytes,
+        method: bytes,
+        target: bytes,
+        version: bytes,
+        status: int,
+        length: int | None,
+        referer: bytes | None,
+        agent: bytes | None,
+    ) -> bytes:
+        """One line without its end; ``now`` comes from :class:`ClfClock`, ``length`` is the response's if it was known, ``version``
+        ``1.1``...
+        """
+        words, texts = self._words, self._texts
+        if target.translate(None, _SAFE):
+            target = _UNSAFE_BYTE.sub(_escaped, target)
+        return b'%b %b - - [%b] "%b %b HTTP/%b" %d %b "%b" "%b"' % (
+            words.get(host) or self._escape(words, host, _UNSAFE_IN_WORD),
+            remote,
+            now,
+            words.get(method) or self._escape(words, method, _UNSAFE_IN_WORD),
+            target,
+            version,
+            status,
+            b"-" if length is None else b"%d" % length,
+            texts.get(referer) or self._escape(texts, referer, _UNSAFE_BYTE),
+            texts.get(agent) or self._escape(texts, agent, _UNSAFE_BYTE),
+        )
+
+    def _escape(self, known: dict[bytes | None, bytes], text: bytes | None, unsafe: re.Pattern[bytes]) -> bytes:
+        assert text is not None
+        escaped = unsafe.sub(_escaped, text)
+        if len(text) <= _LONGEST_TEXT:
+            if len(known) >= _MOST_TEXTS:
+                known.clear()
+                known.update({None: b"-", b"": b"-"})
+            known[text] = escaped
+        return escaped
 
 
 def _escaped(match: re.Match[bytes]) -> bytes:

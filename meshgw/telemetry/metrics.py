@@ -36,10 +36,12 @@ class Counter:
 class Gauge:
     """A number that goes up and down: set by its owner, or read from ``function`` when exported."""
 
-    __slots__ = ("_function", "_value", "most")
+    __slots__ = ("_function", "_value", "counts", "most")
 
-    def __init__(self, function: Callable[[], float] | None = None, *, most: bool = False) -> None:
+    def __init__(self, function: Callable[[], float] | None = None, *, most: bool = False, counts: bool = False) -> None:
         self._function = function
+        self.counts = counts
+        """Its function only grows: it is exported as a counter."""
         self._value = 0.0
         self.most = most
         """Several processes' values are merged by their maximum instead of their sum."""
@@ -143,6 +145,11 @@ class Metrics:
             gauge.follow(function)
         return gauge
 
+    def follow(self, *names: str, function: Callable[[], float]) -> None:
+        """Export as a counter at ``names`` a number that somebody else counts."""
+        node = self._node(names)
+        node._metric = Gauge(function, counts=True)
+
     def histogram(self, *names: str) -> Histogram:
         """The histogram at ``names``; one whose name ends in ``_ms`` keeps three decimals, others whole numbers."""
         node = self._node(names)
@@ -189,7 +196,10 @@ class Metrics:
                     histograms[names] = metric.window
             else:
                 try:
-                    gauges[names] = float(metric.value)
+                    if metric.counts:
+                        counters[names] = int(metric.value)
+                    else:
+                        gauges[names] = float(metric.value)
                 except Exception:  # noqa: BLE001 - a gauge's function is foreign code called on behalf of an operator's request
                     self._count_broken()
                     continue

@@ -41,12 +41,13 @@ class Cell:
 class Outcomes:
     """Counts requests by how they ended. ``folded`` is called when an outcome is counted under a coarser one for lack of room."""
 
-    __slots__ = ("_cells", "_folded", "_pending", "_rotated", "_status", "finished", "started")
+    __slots__ = ("_folded", "_pending", "_rotated", "_status", "cells", "started")
 
     def __init__(self, *, status: bool, pending: bool, folded: Callable[[], None]) -> None:
         self.started = 0
-        self.finished = 0
-        self._cells: dict[int | str, Cell] = {}
+        """Requests begun; counted by whoever begins them."""
+        self.cells: dict[int | str, Cell] = {}
+        """By outcome, see :meth:`cell`; the hot path reads it directly."""
         self._status, self._pending, self._folded = status, pending, folded
         self._rotated = False
 
@@ -56,21 +57,14 @@ class Outcomes:
 
     def ended(self, status: int, success: bool, bucket: int, micros: int) -> None:
         """A request was answered with ``status``; ``bucket`` is ``bucket_of(micros)``, worked out once for all scopes."""
-        self.finished += 1
-        key = status if success else -status
-        cell = self._cells.get(key)
-        if cell is None:
-            cell = self._cell(key, status, success)
-        cell.count += 1
-        cell.sum += micros
-        cell.buckets[bucket] += 1
+        self._count(status if success else -status, bucket, micros)
 
     def failed(self, exception_name: str, bucket: int, micros: int) -> None:
         """A request ended without an answer, by the error of that name."""
-        self.finished += 1
-        cell = self._cells.get(exception_name)
-        if cell is None:
-            cell = self._error_cell(exception_name)
+        self._count(exception_name, bucket, micros)
+
+    def _count(self, outcome: int | str, bucket: int, micros: int) -> None:
+        cell = self.cells.get(outcome) or self.cell(outcome)
         cell.count += 1
         cell.sum += micros
         cell.buckets[bucket] += 1
@@ -78,25 +72,29 @@ class Outcomes:
     @property
     def pending(self) -> int:
         """Requests started and not ended yet."""
-        return self.started - self.finished
+        return self.started - sum(cell.count for cell in self.cells.values())
 
-    def _cell(self, key: int, status: int, success: bool) -> Cell:
-        if len(self._cells) >= MAX_CELLS:
+    def cell(self, outcome: int | str) -> Cell:
+        """The cell of an outcome: a status that is a success, a negative status that is a failure, or an error's name."""
+        known = self.cells.get(outcome)
+        if known is not None:
+            return known
+        if len(self.cells) >= MAX_CELLS:
             self._folded()
-            status = status // 100 * 100
-            key = status if success else -status
-        return self._cells.setdefault(key, Cell(status, success, "" if success else CLASSIFIED_FAILURE))
-
-    def _error_cell(self, name: str) -> Cell:
-        if len(self._cells) >= MAX_CELLS:
-            self._folded()
-            name = "other"
-        return self._cells.setdefault(name, Cell(0, False, name))
+            if isinstance(outcome, str):
+                outcome = "other"
+            else:
+                outcome = outcome // 100 * 100 if outcome >= 0 else -(-outcome // 100 * 100)
+        if isinstance(outcome, str):
+            made = Cell(0, False, outcome)
+        else:
+            made = Cell(abs(outcome), outcome >= 0, "" if outcome >= 0 else CLASSIFIED_FAILURE)
+        return self.cells.setdefault(outcome, made)
 
     def rotate(self) -> None:
         """End the interval of all latency histograms."""
         self._rotated = True
-        for cell in self._cells.values():
+        for cell in self.cells.values():
             cell.rotate()
 
     def collect(
@@ -107,7 +105,7 @@ class Outcomes:
         histograms: MutableMapping[Names, Window],
     ) -> None:
         """Add the metrics derived from the counts to those of a snapshot, under ``names``."""
-        cells = list(self._cells.values())
+        cells = list(self.cells.values())
         counters[(*names, "requests")] = sum(cell.count for cell in cells)
         counters[(*names, "success")] = sum(cell.count for cell in cells if cell.success)
         counters[(*names, "failures")] = sum(cell.count for cell in cells if not cell.success)

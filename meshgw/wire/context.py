@@ -8,8 +8,10 @@ from __future__ import annotations
 import binascii
 import math
 import struct
+from binascii import b2a_base64
 
 _TRACE = struct.Struct(">QQQQ")
+_pack = _TRACE.pack
 _SAMPLING_KNOWN, _SAMPLED = 1 << 1, 1 << 2
 _WHOLE = 10_000
 
@@ -31,12 +33,18 @@ class TraceId:
         """The sampling decision carried along; None when nobody decided yet."""
         return bool(self.flags & _SAMPLED) if self.flags & _SAMPLING_KNOWN else None
 
+    def encode_child(self, span: int) -> bytes:
+        """The value of ``l5d-ctx-trace`` for a new span below this one."""
+        if self.high:
+            return self.child(span).encode()
+        return b2a_base64(_pack(span, self.span, self.trace, self.flags), newline=False)
+
     def encode(self) -> bytes:
         """The value of ``l5d-ctx-trace``."""
-        data = _TRACE.pack(self.span, self.parent, self.trace, self.flags)
+        data = _pack(self.span, self.parent, self.trace, self.flags)
         if self.high:
             data += self.high.to_bytes(8, "big")
-        return binascii.b2a_base64(data, newline=False)
+        return b2a_base64(data, newline=False)
 
     def request_id(self) -> bytes:
         """The value of ``l5d-reqid``: the root trace id as 16 hex digits."""
@@ -68,7 +76,9 @@ def decide_sampling(trace: TraceId, rate: bytes, salt: int) -> None:
 
 
 def decode_deadline(value: bytes) -> tuple[int, int] | None:
-    """Read ``l5d-ctx-deadline`` (``timestamp deadline`` in epoch nanoseconds, several joined by commas): the strictest, None if none is valid."""
+    """Read ``l5d-ctx-deadline`` (``timestamp deadline`` in epoch nanoseconds, several joined by commas): the strictest, None if none is
+    valid.
+    """
     best: tuple[int, int] | None = None
     for item in value.split(b","):
         words = item.split()

@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import filterfalse
 
-_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*((?:[!-~\x80-\xff](?:[ \t]*[!-~\x80-\xff])*)?)[ \t]*\Z")
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
+_HOST = re.compile(rb"[A-Za-z0-9.\-_~%!$&'()*+;=:\[\]]*\Z")
+_DIGITS = re.compile(rb"[0-9]{1,18}\Z")
+_LEGAL = bytes((9, *range(32, 127), *range(128, 256)))
+"""Bytes that a field line may hold (RFC 9110 section 5.5, with obs-text)."""
 _MOST_LINES = 4096
 _LONGEST_LINE = 512
 
@@ -31,7 +36,9 @@ HOP_BY_HOP = frozenset(
 SECRET = frozenset((b"authorization", b"cookie", b"set-cookie", b"proxy-authorization"))
 """Lines of these fields are not remembered, so that credentials do not outlive their request in memory."""
 
-KEPT_AT_HAND = frozenset((b"host", b"via", b"user-agent", b"referer", b"expect", b"forwarded", b"x-forwarded-client-cert"))
+KEPT_AT_HAND = frozenset(
+    (b"host", b"content-length", b"via", b"user-agent", b"referer", b"expect", b"forwarded", b"x-forwarded-client-cert")
+)
 
 
 class Note:
@@ -51,38 +58,70 @@ class FieldTable:
     """Remembers field lines; one for each kind of message and set of wanted names, so that capacity is bounded per listener.
 
     ``wanted`` are lower-case names whose values should be at hand in :attr:`Headers.seen`; names starting with ``l5d-`` always are.
-    ``taken`` are names whose lines are read and then left out, because this hop writes its own.
+    ``taken`` are names whose lines are read and then left out, because this hop writes its own. ``passing`` holds the lines that need no
+    look at all, ``noted`` the others, ``names`` what is known of field names as they were spelled.
     """
 
-    __slots__ = ("_taken", "_wanted", "lines")
+    __slots__ = ("_taken", "_wanted", "names", "noted", "passing")
 
     def __init__(self, wanted: Iterable[bytes] = (), taken: Iterable[bytes] = ()) -> None:
-        self.lines: dict[bytes, Note | bool] = {}
+        self.passing: set[bytes] = set()
+        self.noted: dict[bytes, Note] = {}
+        self.names: dict[bytes, _Name] = {}
         self._wanted = KEPT_AT_HAND | frozenset(wanted)
-        self._taken = HOP_BY_HOP | frozenset(taken) | {b"content-length"}
+        self._taken = HOP_BY_HOP | frozenset(taken)
 
-    def learn(self, line: bytes) -> Note | bool:
-        """Validate a line not seen before: False for one that merely passes, else its note."""
-        match = _FIELD.match(line)
-        if match is None:
+    def learn(self, line: bytes) -> Note | None:
+        """Validate a line not seen before: None for one that merely passes, else its note. Raises :class:`MalformedField`."""
+        raw, colon, value = line.partition(b":")
+        name = self.names.get(raw)
+        if name is None:
+            name = self._learn_name(raw, line)
+        if not colon or line.translate(None, _LEGAL):
             raise MalformedField(_complaint(line))
-        name = match.group(1).lower()
-        entry: Note | bool
-        if name in self._taken:
-            entry = Note(name, match.group(2), drop=True)
-        elif name in self._wanted or name.startswith(b"l5d-"):
-            entry = Note(name, match.group(2), drop=False)
-        else:
-            entry = False
-        if len(line) <= _LONGEST_LINE and name not in SECRET and not name.startswith(b"l5d-ctx-"):
-            if len(self.lines) >= _MOST_LINES:
-                self.lines.clear()
-            self.lines[line] = entry
-        return entry
+        if not name.is_noted:
+            if name.is_remembered and len(line) <= _LONGEST_LINE:
+                if len(self.passing) >= _MOST_LINES:
+                    self.passing.clear()
+                self.passing.add(line)
+            return None
+        note = Note(name.lower, value.strip(b" \t"), drop=name.is_dropped)
+        if name.lower == b"content-length" and _DIGITS.match(note.value) is None:
+            raise MalformedField(f"invalid Content-Length {note.value[:40].decode('latin-1')!r}")
+        if name.lower == b"host" and _HOST.match(note.value) is None:
+            raise MalformedField(f"invalid Host {note.value[:80].decode('latin-1')!r}")
+        if name.is_remembered and len(line) <= _LONGEST_LINE:
+            if len(self.noted) >= _MOST_LINES:
+                self.noted.clear()
+            self.noted[line] = note
+        return note
+
+    def _learn_name(self, raw: bytes, line: bytes) -> _Name:
+        if _NAME.match(raw) is None:
+            raise MalformedField(_complaint(line))
+        lower = raw.lower()
+        drop = lower in self._taken
+        name = _Name(lower, drop=drop, noted=drop or lower in self._wanted or lower.startswith(b"l5d-"))
+        if len(raw) <= _LONGEST_LINE:
+            if len(self.names) >= _MOST_LINES:
+                self.names.clear()
+            self.names[raw] = name
+        return name
+
+
+class _Name:
+    """What is done with the lines of one field."""
+
+    __slots__ = ("is_dropped", "is_noted", "is_remembered", "lower")
+
+    def __init__(self, lower: bytes, *, drop: bool, noted: bool) -> None:
+        self.lower, self.is_dropped, self.is_noted = lower, drop, noted
+        # credentials must not outlive their request, and traces and ids never come twice
+        self.is_remembered = lower not in SECRET and not lower.startswith(b"l5d-ctx-") and not lower.endswith(b"-id")
 
 
 class Headers:
-    """The field lines of one message in order, without line ends; hop-by-hop and framing fields are not among ``lines``.
+    """The field lines of one message in order, without line ends; hop-by-hop fields are not among ``lines``, Content-Length is.
 
     ``seen`` maps lower-case names of noted fields to their value; a repeated field's values are joined by ``, ``.
     """
@@ -161,18 +200,16 @@ class Headers:
 
 def scan(raw: list[bytes], table: FieldTable) -> Headers:
     """Sort the raw lines of a section: what passes, what is noted, what is left out. Raises :class:`MalformedField`."""
-    known = table.lines.get
+    passing = table.passing
+    noted = table.noted.get
     seen: dict[bytes, bytes] = {}
     dropped: list[bytes] | None = None
-    for line in raw:
-        note = known(line)
-        if note is False:
-            continue
+    for line in filterfalse(passing.__contains__, raw):  # lazily: lines learned on the way are not looked at again
+        note = noted(line)
         if note is None:
             note = table.learn(line)
-            if note is False:
+            if note is None:
                 continue
-        assert isinstance(note, Note)
         name = note.name
         if name in seen:
             _repeat(seen, name, note.value)
@@ -186,10 +223,14 @@ def scan(raw: list[bytes], table: FieldTable) -> Headers:
     if dropped is not None:
         for line in dropped:
             raw.remove(line)
-        options = seen.get(b"connection")
-        if options is not None and options.lower() not in (b"keep-alive", b"close"):
-            return _without_listed(Headers(raw, seen), options)
+        if b"connection" in seen:
+            options = seen[b"connection"]
+            if options not in _PLAIN_OPTIONS:
+                return _without_listed(Headers(raw, seen), options)
     return Headers(raw, seen)
+
+
+_PLAIN_OPTIONS = frozenset((b"keep-alive", b"close", b"Keep-Alive", b"Close"))
 
 
 def _repeat(seen: dict[bytes, bytes], name: bytes, value: bytes) -> None:

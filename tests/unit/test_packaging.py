@@ -1,8 +1,10 @@
-"""What the installed distribution offers: twistd knows the gateway's command from any directory, and the metadata is in order."""
+"""What the installed distribution offers: twistd knows the gateway's command from any directory, the metadata is in order, and a
+plug-in installed beside it is found."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -12,13 +14,16 @@ import pytest
 
 import meshgw
 from meshgw.kinds import GROUPS
+from support.servers import ROOT
 
 PROGRAMS = Path(sys.executable).parent
 
 
-def run(*command: str, directory: Path) -> subprocess.CompletedProcess[str]:
-    # Without the checkout in sys.path: only what is installed counts.
+def run(*command: str, directory: Path, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    # Without the checkout in sys.path: only what is installed counts, and what is in ``path``.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    if path is not None:
+        environment["PYTHONPATH"] = str(path)
     return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -39,6 +44,16 @@ def test_the_command_line_tool_is_installed(tmp_path: Path) -> None:
     ran = run(str(PROGRAMS / "meshgw"), "--version", directory=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert meshgw.__version__ in ran.stdout
+
+
+def test_the_daemon_imports_nothing_that_only_tests_or_commands_need(tmp_path: Path) -> None:
+    # Each would cost every gateway memory: an idle one is mostly imported code.
+    program = "import sys, meshgw.app.service; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    ran = run(sys.executable, "-c", program, directory=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    imported = set(ran.stdout.split())
+    assert "meshgw" in imported
+    assert not imported & {"treq", "jsonschema", "hypothesis", "pytest", "websockets", "argparse", "setuptools", "pkg_resources", "sqlite3"}
 
 
 def test_the_plugin_folder_is_no_regular_package() -> None:
@@ -62,3 +77,57 @@ def announced() -> list[metadata.EntryPoint]:
 @pytest.mark.parametrize("point", announced(), ids=lambda point: f"{point.group}:{point.name}")
 def test_every_announced_kind_can_be_loaded_under_its_name(point: metadata.EntryPoint) -> None:
     assert point.load().id == point.name
+
+
+def documented_files(page: Path) -> dict[str, str]:
+    """The files a page shows: a line with nothing but the name in backticks and a colon, then a fenced block."""
+    return dict(re.findall(r"^`([\w./-]+)`:\n\n```\w+\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL))
+
+
+@pytest.fixture(scope="module")
+def plug_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the documentation's plug-in built and installed into `site`, and its gateway.yml."""
+    directory = tmp_path_factory.mktemp("plug-in")
+    for name, text in documented_files(ROOT / "docs" / "plugins.md").items():
+        (directory / name).write_text(text)
+    # Only what is here already, so that no package index is needed.
+    here = ("--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-version-check")
+    ran = run(sys.executable, "-m", "pip", "install", "--quiet", *here, "--target", "site", ".", directory=directory)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return directory
+
+
+def meshgw_with(plug_in: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run(str(PROGRAMS / "meshgw"), *arguments, directory=plug_in, path=plug_in / "site")
+
+
+def test_the_documented_plug_in_is_known_by_its_distribution(plug_in: Path) -> None:
+    ran = meshgw_with(plug_in, "kinds")
+    row = r"^namers +com\.example\.shards +shards-namer: Shards of one machine"
+    assert re.search(row, ran.stdout, re.MULTILINE), ran.stdout + ran.stderr
+
+
+def test_the_configuration_of_the_documented_plug_in_is_accepted(plug_in: Path) -> None:
+    ran = meshgw_with(plug_in, "check", "gateway.yml")
+    assert (ran.returncode, ran.stdout) == (0, "gateway.yml: ok (1 router, 1 server)\n"), ran.stderr
+
+
+def test_the_options_of_the_documented_plug_in_are_checked(plug_in: Path) -> None:
+    text = (plug_in / "gateway.yml").read_text()
+    (plug_in / "wrong.yml").write_text(text.replace("basePort: 9000", "basePort: 9000\n  shards: 0\n  colour: red"))
+    ran = meshgw_with(plug_in, "check", "wrong.yml")
+    assert ran.returncode == 1
+    assert "wrong.yml:5" in ran.stdout and "must be at least 1, not 0" in ran.stdout, ran.stdout
+    assert "wrong.yml:6" in ran.stdout and "colour" in ran.stdout, ran.stdout
+
+
+def test_the_documented_plug_in_finds_addresses(plug_in: Path) -> None:
+    found = meshgw_with(plug_in, "dtab", "--config", "gateway.yml", "/svc/7")
+    assert found.returncode == 0 and "127.0.0.1:9007" in found.stdout, found.stdout + found.stderr
+    assert meshgw_with(plug_in, "dtab", "--config", "gateway.yml", "/svc/16").returncode == 1
+
+
+def test_without_the_plug_in_its_kind_is_unknown(plug_in: Path) -> None:
+    ran = run(str(PROGRAMS / "meshgw"), "check", "gateway.yml", directory=plug_in)
+    assert ran.returncode == 1
+    assert "unknown kind 'com.example.shards'" in ran.stdout, ran.stdout

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshgw.telemetry.access import AccessLog, ClfClock, clf_line
+from meshgw.telemetry.access import AccessLog, ClfClock, ClfFormat
 from meshgw.telemetry.rolling import RollPolicy
 
 NOW = b"15/11/2023:12:00:00 UTC"
@@ -20,24 +20,24 @@ def log_of(path: Path, limit: int = 1000) -> AccessLog:
 
 
 def test_line_has_the_form_of_the_spec() -> None:
-    line = clf_line(b"web", b"10.0.0.1", NOW, b"GET", b"/a?b=c", b"HTTP/1.1", 200, 12, b"http://x/", b"curl/8")
+    line = ClfFormat().line(b"web", b"10.0.0.1", NOW, b"GET", b"/a?b=c", b"1.1", 200, 12, b"http://x/", b"curl/8")
     assert line == b'web 10.0.0.1 - - [15/11/2023:12:00:00 UTC] "GET /a?b=c HTTP/1.1" 200 12 "http://x/" "curl/8"'
 
 
 def test_missing_parts_are_dashes() -> None:
-    line = clf_line(None, b"10.0.0.1", NOW, b"GET", b"/", b"HTTP/1.1", 204, None, None, b"")
+    line = ClfFormat().line(None, b"10.0.0.1", NOW, b"GET", b"/", b"1.1", 204, None, None, b"")
     assert line == b'- 10.0.0.1 - - [15/11/2023:12:00:00 UTC] "GET / HTTP/1.1" 204 - "-" "-"'
 
 
 def test_quotes_and_line_ends_are_escaped() -> None:
-    line = clf_line(b"a b", b"10.0.0.1", NOW, b"GET", b"/", b"HTTP/1.1", 200, 0, b'x" 200', b"a\r\nforged\\")
+    line = ClfFormat().line(b"a b", b"10.0.0.1", NOW, b"GET", b"/", b"1.1", 200, 0, b'x" 200', b"a\r\nforged\\")
     assert line.startswith(b"a\\x20b ")
     assert line.endswith(b'"x\\x22 200" "a\\x0D\\x0Aforged\\x5C"')
 
 
 @given(st.binary(), st.binary(), st.binary(), st.binary(), st.binary())
 def test_no_request_can_forge_a_line(host: bytes, method: bytes, target: bytes, referer: bytes, agent: bytes) -> None:
-    line = clf_line(host, b"::1", NOW, method, target, b"HTTP/1.1", 200, 1, referer, agent)
+    line = ClfFormat().line(host, b"::1", NOW, method, target, b"1.1", 200, 1, referer, agent)
     assert FORM.fullmatch(line) and line.isascii() and line.decode().isprintable()
 
 

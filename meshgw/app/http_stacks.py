@@ -1,0 +1,158 @@
+"""The stacks of an HTTP/1.1 router: which filters there are at each level, in which order, and why.
+
+Source: linkerd-config spec 4.9 and 5; ARCHITECTURE.md section 3. The order is written once, here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import attrs
+
+from meshgw.app.client import BoundClient
+from meshgw.config.http import (
+    ConnectionRandomLabeler,
+    HttpServerConfig,
+    IpLabeler,
+    IpPortLabeler,
+    Labeler,
+    RouterLabeler,
+    StaticLabeler,
+)
+from meshgw.core.reactor import Poller
+from meshgw.core.stack import Role, Stack
+from meshgw.core.timers import Wheel
+from meshgw.filters.access import AccessRecord
+from meshgw.filters.context import CallDepth, ClearContext, ServerContext
+from meshgw.filters.destination import Authority, Destination
+from meshgw.filters.faults import Faults
+from meshgw.filters.forwarded import Forwarded, Label, Timestamp, by_ip, by_ip_and_port, fixed, random_per_connection, random_per_request
+from meshgw.filters.limits import ConcurrencyLimit
+from meshgw.filters.stats import AttemptStats, ServerStats, ServiceStats
+from meshgw.filters.success import SuccessClass
+from meshgw.filters.timeouts import AttemptTimeout, ServerTimeout, TotalTimeout
+from meshgw.kinds import Runtime
+from meshgw.naming.path import Path
+
+
+@attrs.frozen(kw_only=True)
+class Shared:
+    """What the routers of a process have in common. ``clock`` is monotonic, ``now`` since the epoch, both in seconds."""
+
+    runtime: Runtime
+    poller: Poller
+    wheel: Wheel
+    clock: Callable[[], float]
+    now: Callable[[], float]
+
+
+@attrs.frozen(kw_only=True)
+class ServerLevel:
+    """The parameters of a listener's stack."""
+
+    config: HttpServerConfig
+    stats: ServerStats
+    record: AccessRecord | None
+    limit: ConcurrencyLimit | None
+    label: str
+    shared: Shared
+
+
+SERVER_STACK = (
+    Stack("server")
+    # outermost, so that every request counts and its whole time does
+    .then(Role.STATS, lambda server: server.stats)
+    # next, so that what is logged is what the caller gets
+    .then(Role.ACCESS_LOG, lambda server: server.record)
+    # before any work is spent on what is rejected
+    .then(Role.CONCURRENCY_LIMIT, lambda server: server.limit)
+    # counts from the arrival
+    .then(
+        Role.TIMEOUT,
+        lambda server: ServerTimeout(server.shared.wheel, server.config.timeout_ms / 1000) if server.config.timeout_ms else None,
+    )
+    # before anybody believes a header of the caller
+    .then(Role.CLEAR_CONTEXT, lambda server: ClearContext() if server.config.clear_context else None)
+    # before any work is spent on a request that loops
+    .then(Role.CALL_DEPTH, lambda server: CallDepth(server.config.max_call_depth))
+    .then(
+        Role.TIMESTAMP,
+        lambda server: Timestamp(server.config.timestamp_header, server.shared.now) if server.config.timestamp_header else None,
+    )
+    .then(Role.FORWARDED, lambda server: _forwarded(server))
+    # innermost: local dtabs, which identification and binding use
+    .then(Role.CONTEXT, lambda server: ServerContext(_bits(server.shared), server.shared.runtime.random.getrandbits(32)))
+)
+
+
+@attrs.frozen(kw_only=True)
+class PathLevel:
+    """The parameters of a logical name's stack."""
+
+    stats: ServiceStats
+    total_timeout: float | None
+    faults: Faults | None
+    shared: Shared
+
+
+PATH_STACK = (
+    Stack("path")
+    # the caller-visible outcome by logical name, all attempts together
+    .then(Role.STATS, lambda path: path.stats)
+    # around everything that can take time, injected delays included
+    .then(Role.TIMEOUT, lambda path: TotalTimeout(path.shared.wheel, path.total_timeout, path.shared.now))
+    # before binding, so that faults touch no endpoint
+    .then(Role.FAULTS, lambda path: path.faults)
+    # innermost: the verdict on what a service answered
+    .then(Role.SUCCESS_CLASS, lambda _path: SuccessClass())
+)
+
+
+@attrs.frozen(kw_only=True)
+class BoundLevel:
+    """The parameters of a bound name's stack under a logical name."""
+
+    name: Path
+    client: BoundClient
+    residual: Path
+    stats: AttemptStats
+    attempt_timeout: float | None
+    shared: Shared
+
+
+BOUND_STACK = (
+    Stack("bound")
+    # every attempt counts, also one that finds no endpoint
+    .then(Role.STATS, lambda bound: bound.stats)
+    # around the wait for a connection
+    .then(Role.TIMEOUT, lambda bound: AttemptTimeout(bound.shared.wheel, bound.attempt_timeout) if bound.attempt_timeout else None)
+    .then(Role.AUTHORITY, lambda bound: Authority(bound.client.authority) if bound.client.authority else None)
+    # innermost: what the service sees is what was decided
+    .then(Role.DESTINATION, lambda bound: Destination(bound.name, bound.client.id, bound.residual, _bits(bound.shared)))
+)
+
+
+def _bits(shared: Shared) -> Callable[[], int]:
+    return partial(shared.runtime.random.getrandbits, 64)
+
+
+def _forwarded(server: ServerLevel) -> Forwarded | None:
+    config = server.config.add_forwarded_header
+    if config is None:
+        return None
+    return Forwarded(_label(config.by, server), _label(config.for_, server))
+
+
+def _label(labeler: Labeler, server: ServerLevel) -> Label:
+    if isinstance(labeler, IpLabeler):
+        return by_ip
+    if isinstance(labeler, IpPortLabeler):
+        return by_ip_and_port
+    if isinstance(labeler, RouterLabeler):
+        return fixed(server.label)
+    if isinstance(labeler, StaticLabeler):
+        return fixed(labeler.label)
+    if isinstance(labeler, ConnectionRandomLabeler):
+        return random_per_connection(server.shared.runtime.random)
+    return random_per_request(server.shared.runtime.random)

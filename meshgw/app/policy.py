@@ -1,0 +1,44 @@
+"""What applies to one logical name: its classifier, retry budget, backoffs, and their metrics.
+
+Source: linkerd-config spec 4.7, 5.7, 10.1, 10.2 and 9.9 (service scope, retries). Built once per name, shared by its routes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from meshgw.core.exchange import Exchange
+from meshgw.filters.budget import RetryBudget, Waits
+from meshgw.telemetry.metrics import Metrics
+
+
+class ServicePolicy:
+    """Judges outcomes and says whether another attempt is allowed."""
+
+    __slots__ = ("_exhausted", "_total", "budget", "classify", "per_request", "waits")
+
+    def __init__(self, classify: Callable[[Exchange], Any], budget: RetryBudget, waits: Waits, metrics: Metrics) -> None:
+        """``metrics`` is the service's scope."""
+        self.classify, self.budget, self.waits = classify, budget, waits
+        retries = metrics.scope("retries")
+        self._total, self._exhausted = retries.counter("total"), retries.counter("budget_exhausted")
+        self.per_request = retries.histogram("per_request")
+        retries.gauge("budget", function=lambda: float(budget.balance))
+
+    def begun(self) -> None:
+        """A request of this name begins."""
+        self.budget.deposit()
+
+    def may_retry(self) -> bool:
+        """Whether the budget allows another attempt, which is charged and counted."""
+        if self.budget.try_withdraw():
+            self._total.incr()
+            return True
+        self._exhausted.incr()
+        return False
+
+
+def can_replay(ex: Exchange) -> bool:
+    """Whether the request can be sent again as it was: it has no body, or all of it arrived and was kept."""
+    return ex.length == 0 or (ex.body_done and ex.replay is not None)

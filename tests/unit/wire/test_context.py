@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import base64
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshgw.wire.context import TraceId, decide_sampling, decode_deadline, decode_trace, encode_deadline
+
+WORDS = st.integers(0, (1 << 64) - 1)
+
+
+def fields(trace: TraceId) -> tuple[int, ...]:
+    return (trace.span, trace.parent, trace.trace, trace.flags, trace.high)
+
+
+@given(WORDS, WORDS, WORDS, WORDS, WORDS)
+def test_a_trace_survives_its_encoding(span: int, parent: int, trace: int, flags: int, high: int) -> None:
+    one = TraceId(span, parent, trace, flags, high)
+    again = decode_trace(one.encode())
+    assert again is not None
+    assert fields(again) == fields(one)
+    assert one.encode_child(7) == one.child(7).encode()
+
+
+def test_the_encoding_is_linkerds() -> None:
+    assert base64.b64decode(TraceId(1, 2, 3, 6).encode()) == struct.pack(">QQQQ", 1, 2, 3, 6)
+    assert TraceId(1, 2, 0xAB).request_id() == b"00000000000000ab"
+
+
+@given(st.binary(max_size=60))
+def test_any_value_of_a_caller_is_read_or_ignored(value: bytes) -> None:
+    decode_trace(value)
+    decode_deadline(value)
+    decide_sampling(TraceId(1, 1, 1), value, 0)
+
+
+def test_a_child_keeps_the_trace_and_names_its_parent() -> None:
+    assert fields(TraceId(1, 2, 3, 4, 5).child(9)) == (9, 1, 3, 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("rate", "sampled"), [(b"1.0", True), (b"7", True), (b"0", False), (b"-1", False), (b"inf", True), (b"x", None), (b"nan", None)]
+)
+def test_a_rate_decides_unless_it_is_no_number(rate: bytes, sampled: bool | None) -> None:
+    trace = TraceId(1, 1, 12345)
+    decide_sampling(trace, rate, 99)
+    assert trace.is_sampled is sampled
+
+
+@pytest.mark.parametrize(
+    ("value", "deadline"),
+    [
+        (b"1 2", (1, 2)),
+        (b"1 9, 3 7", (3, 7)),
+        (b"x, 1 2, 5", (1, 2)),
+        (b"-1 2", None),
+        (b"1 2 3", None),
+        (b"", None),
+        (b"1 " + b"9" * 30, None),
+    ],
+)
+def test_the_strictest_valid_deadline_counts(value: bytes, deadline: tuple[int, int] | None) -> None:
+    assert decode_deadline(value) == deadline
+    if deadline is not None:
+        assert decode_deadline(encode_deadline(deadline)) == deadline
