@@ -139,12 +139,11 @@ class DeadlineExceeded(MeshError):
 
     phase: ClassVar[str] = "time"
     status: ClassVar[int] = 503
-    name: str
     late: float
 
     def __str__(self) -> str:
         when = f"{self.late:.3f} s before it arrived here" if self.late else "while waiting for a response"
-        return f"exceeded the deadline of the request to {self.name} {when} (l5d-ctx-deadline)"
+        return f"the request's deadline passed {when} (l5d-ctx-deadline)"
 
 
 @attrs.frozen(kw_only=True)

@@ -29,6 +29,9 @@ from meshgw.telemetry.metrics import Metrics, Snapshot
 SECONDS = 5.0
 """The longest a dialogue waits for bytes that were sent to arrive."""
 
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+DONE = b"\r\n\r\nok"
+
 
 class Names:
     """An interpreter whose answers the test gives: ``trees`` by logical name, pending until set. ``bound`` counts the bindings made."""
@@ -273,6 +276,28 @@ class Service:
     def close(self) -> None:
         """Stop listening: connects are refused from now on."""
         self._listener.close()
+
+
+def asked(mesh: Mesh, request: bytes = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n", mark: bytes = b"\r\n\r\n") -> tuple[Side, Side, Service]:
+    """A caller whose request has arrived at a service."""
+    service = mesh.service("web")
+    caller = mesh.caller().send(request)
+    upstream = service.accept()
+    upstream.expect(mark)
+    return caller, upstream, service
+
+
+def idle(mesh: Mesh) -> bool:
+    """Whether nothing is under way and nothing is held for anybody."""
+    routes = mesh.router.caches.routes.values()
+    clients = mesh.router.caches.clients()
+    busy = any(route.in_flight or route.waiters for route in routes) or any(client.waiters for client in clients)
+    return not busy and not gauge(mesh, "loadbalancer/load") and not gauge(mesh, "pool_waiters")
+
+
+def gauge(mesh: Mesh, name: str) -> float:
+    """The sum of a gauge over all clients."""
+    return sum(value for names, value in mesh.snapshot().gauges.items() if names[2] == "client" and "/".join(names[4:]) == name)
 
 
 def _indented(text: str, by: int) -> str:

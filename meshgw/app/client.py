@@ -41,9 +41,8 @@ class BoundClient:
         self.stats = ClientMetrics(metrics)
         self.outcomes = metrics.outcomes()
         self.nodes: Nodes[Endpoint] = Nodes(lambda address: make_endpoint(address, self.stats), probation=picker.probation)
-        self._picker, self._budget = picker, requeue_budget
+        self._picker, self.budget = picker, requeue_budget
         self.pick, self.on_begin, self.on_end = picker.pick, picker.on_begin, picker.on_end
-        self.begun = requeue_budget.deposit
         self.is_pending = True
         self.exists = True
         self.error: MeshError | None = None
@@ -56,10 +55,10 @@ class BoundClient:
 
     def may_requeue(self, so_far: int) -> bool:
         """Whether a request that was requeued ``so_far`` times may be once more; the budget is charged (spec 10.2)."""
-        if so_far and so_far >= self._budget.request_limit:
+        if so_far and so_far >= self.budget.request_limit:
             self.stats.limited()
             return False
-        if self._budget.try_withdraw():
+        if self.budget.try_withdraw():
             return True
         self.stats.exhausted()
         return False
@@ -141,7 +140,7 @@ class BoundClient:
         balancer.follow("removes", function=lambda: nodes.removes)
         balancer.follow("updates", function=lambda: nodes.updates)
         balancer.follow("max_effort_exhausted", function=lambda: self._picker.exhausted)
-        metrics.scope("retries").gauge("budget", function=lambda: float(self._budget.balance))
+        metrics.scope("retries").gauge("budget", function=lambda: float(self.budget.balance))
         metrics.gauge("available", function=total(lambda node: node.is_available))
         metrics.gauge("connections", function=total(lambda node: node.endpoint.pool.open))
         metrics.gauge("pool_size", function=total(lambda node: node.endpoint.pool.size))

@@ -242,7 +242,7 @@ class HttpRouter:
         budget = build_budget(params.retries.budget or RetryBudgetConfig(), shared.clock)
         waits = build_waits(params.retries.backoff or ConstantBackoff(), runtime.random)
         policy = ServicePolicy(classify, budget, waits, metrics)
-        stats = ServiceStats(metrics.outcomes(status=False), policy.begun, policy.per_request)
+        stats = ServiceStats(metrics.outcomes(status=False), policy.budget, policy.per_request)
         faults = None if params.faults is None else self._faults(params.faults, metrics)
         path = PathLevel(stats=stats, total_timeout=_seconds(params.total_timeout_ms), faults=faults, shared=shared)
         return _Service(policy=policy, pipeline=PATH_STACK.compile(path))
@@ -268,7 +268,7 @@ class HttpRouter:
     def bound_pipeline(self, name: Path, client: BoundClient, residual: Path) -> Pipeline:
         """See :class:`meshgw.app.router.Parts`."""
         through = client.metrics.outcomes("service", name.show()[1:], status=False)
-        stats = AttemptStats(client.outcomes, through, client.begun, client.stats.requeues_per_request)
+        stats = AttemptStats(client.outcomes, through, client.budget, client.stats.requeues_per_request)
         params, _ = self.config.client.for_name(client.id)
         timeout = _seconds(params.request_attempt_timeout_ms)
         return BOUND_STACK.compile(

@@ -31,7 +31,7 @@ from meshgw.filters.forwarded import Forwarded, Label, Timestamp, by_ip, by_ip_a
 from meshgw.filters.limits import ConcurrencyLimit
 from meshgw.filters.stats import AttemptStats, ServerStats, ServiceStats
 from meshgw.filters.success import SuccessClass
-from meshgw.filters.timeouts import AttemptTimeout, ServerTimeout, TotalTimeout
+from meshgw.filters.timeouts import AttemptTimeout, Deadlines, ServerTimeout, TotalTimeout
 from meshgw.kinds import Runtime
 from meshgw.naming.path import Path
 
@@ -82,7 +82,7 @@ SERVER_STACK = (
     )
     .then(Role.FORWARDED, lambda server: _forwarded(server))
     # innermost: local dtabs, which identification and binding use
-    .then(Role.CONTEXT, lambda server: ServerContext(_bits(server.shared), server.shared.runtime.random.getrandbits(32)))
+    .then(Role.CONTEXT, lambda server: _context(server.shared))
 )
 
 
@@ -101,7 +101,7 @@ PATH_STACK = (
     # the caller-visible outcome by logical name, all attempts together
     .then(Role.STATS, lambda path: path.stats)
     # around everything that can take time, injected delays included
-    .then(Role.TIMEOUT, lambda path: TotalTimeout(path.shared.wheel, path.total_timeout, path.shared.now))
+    .then(Role.TIMEOUT, lambda path: TotalTimeout(path.shared.wheel, path.total_timeout, path.shared.now) if path.total_timeout else None)
     # before binding, so that faults touch no endpoint
     .then(Role.FAULTS, lambda path: path.faults)
     # innermost: the verdict on what a service answered
@@ -131,6 +131,11 @@ BOUND_STACK = (
     # innermost: what the service sees is what was decided
     .then(Role.DESTINATION, lambda bound: Destination(bound.name, bound.client.id, bound.residual, _bits(bound.shared)))
 )
+
+
+def _context(shared: Shared) -> ServerContext:
+    deadlines = Deadlines(shared.wheel, shared.now)
+    return ServerContext(_bits(shared), shared.runtime.random.getrandbits(32), deadlines.start)
 
 
 def _bits(shared: Shared) -> Callable[[], int]:

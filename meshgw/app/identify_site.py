@@ -25,7 +25,7 @@ class _Identify(Resource):
     def __init__(self, identifiers: Mapping[str, Identifier]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._identifiers = identifiers
-        self._context = ServerContext(lambda: 0, 0)
+        self._context = ServerContext(lambda: 0, 0, lambda _ex: None)
 
     def render(self, request: Request) -> bytes:
         """The name, or the reason why there is none, by router label."""

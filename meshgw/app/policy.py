@@ -26,10 +26,6 @@ class ServicePolicy:
         self.per_request = retries.histogram("per_request")
         retries.gauge("budget", function=lambda: float(budget.balance))
 
-    def begun(self) -> None:
-        """A request of this name begins."""
-        self.budget.deposit()
-
     def may_retry(self) -> bool:
         """Whether the budget allows another attempt, which is charged and counted."""
         if self.budget.try_withdraw():

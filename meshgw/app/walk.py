@@ -255,6 +255,8 @@ class Walk(Attempts):
         """The exchange is over, once: run the end hooks of every level passed, from inside out."""
         if ex.timer is not None:
             self._clear_timer(ex)
+        if ex.deadline_timer is not None:
+            ex.deadline_timer.cancel()
         depth, ex.depth = ex.depth, 0
         if not depth:
             return

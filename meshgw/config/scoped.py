@@ -72,7 +72,7 @@ class AbortFault:
     """Error answers by chance."""
 
     percent: float = option(doc="Part of the requests, in percent.", check=between(0, 100))
-    status: int = option(default=503, doc="Status of the answer.", check=between(100, 599))
+    status: int = option(default=503, doc="Status of the answer.", check=between(200, 599))
 
 
 @attrs.frozen(kw_only=True)

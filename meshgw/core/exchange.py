@@ -195,6 +195,7 @@ class Exchange:
         "bucket",
         "caller",
         "deadline",
+        "deadline_timer",
         "depth",
         "dtab",
         "ended",
@@ -272,6 +273,7 @@ class Exchange:
         self.upstream: Upstream | None = None
         self.waiting: Any = None
         self.timer: Timer | None = None
+        self.deadline_timer: Timer | None = None
         self.server_timer: Timer | None = None
         self.total_timer: Timer | None = None
         self.attempt_timer: Timer | None = None

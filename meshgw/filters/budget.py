@@ -30,8 +30,8 @@ class RetryBudget:
     """
 
     __slots__ = (
-        *("_asked", "_at", "_clock", "_fraction", "_past_requests", "_past_retries", "_requests", "_reserve", "_retries", "_retried"),
-        *("_slice", "_until", "denied"),
+        *("_asked", "_at", "_clock", "_fraction", "_past_requests", "_past_retries", "_reserve", "_retries", "_retried"),
+        *("_slice", "denied", "requests", "until"),
     )
 
     def __init__(self, ttl_secs: float, min_retries_per_sec: float, percent_can_retry: float, clock: Callable[[], float]) -> None:
@@ -46,23 +46,25 @@ class RetryBudget:
         self._reserve = min_retries_per_sec * ttl_secs
         self._slice = ttl_secs / SLICES
         # The running slice, and a ring of those behind it; `_at` is where the running one will go.
-        self._requests = self._retries = 0
+        self.requests = self._retries = 0
         self._asked, self._retried = [0] * SLICES, [0] * SLICES
         self._at = 0
         self._past_requests = self._past_retries = 0
-        self._until = clock() + self._slice
+        self.until = clock() + self._slice
         self.denied = 0
+        # A deposit is one look at the time, which a caller that has just looked at the clock does itself: at ``until`` it calls
+        # :meth:`turn`, then adds to ``requests``. Both stacks of every request do so, where a call each would show.
 
     def deposit(self) -> None:
         """A request begins (not a retry)."""
-        if self._clock() >= self._until:
-            self._turn()
-        self._requests += 1
+        if self._clock() >= self.until:
+            self.turn()
+        self.requests += 1
 
     def try_withdraw(self) -> bool:
         """Whether a retry is allowed; it is charged."""
-        if self._clock() >= self._until:
-            self._turn()
+        if self._clock() >= self.until:
+            self.turn()
         if self._balance() < 1.0:
             self.denied += 1
             return False
@@ -72,8 +74,8 @@ class RetryBudget:
     @property
     def balance(self) -> int:
         """The retries that would be allowed now."""
-        if self._clock() >= self._until:
-            self._turn()
+        if self._clock() >= self.until:
+            self.turn()
         return max(0, int(self._balance()))
 
     @property
@@ -82,19 +84,19 @@ class RetryBudget:
         return int(self.balance * REQUEST_SHARE)
 
     def _balance(self) -> float:
-        return self._reserve + self._fraction * (self._past_requests + self._requests) - self._past_retries - self._retries
+        return self._reserve + self._fraction * (self._past_requests + self.requests) - self._past_retries - self._retries
 
-    def _turn(self) -> None:
+    def turn(self) -> None:
         """Begin the slice that the present moment belongs to."""
-        slices = int((self._clock() - self._until) / self._slice) + 1
+        slices = int((self._clock() - self.until) / self._slice) + 1
         for _ in range(min(slices, SLICES + 1)):
-            self._asked[self._at], self._retried[self._at] = self._requests, self._retries
-            self._requests = self._retries = 0
+            self._asked[self._at], self._retried[self._at] = self.requests, self._retries
+            self.requests = self._retries = 0
             self._at = (self._at + 1) % SLICES
         # `_at` is the oldest slice now: a request there may be older than the window, a retry there younger.
         self._past_requests = sum(self._asked) - self._asked[self._at]
         self._past_retries = sum(self._retried)
-        self._until += slices * self._slice
+        self.until += slices * self._slice
 
 
 def build_budget(config: RetryBudgetConfig, clock: Callable[[], float]) -> RetryBudget:

@@ -38,10 +38,11 @@ _MOST_DTABS = 256
 class ServerContext:
     """Reads the context headers. ``bits`` gives 64 random bits for a new span, ``salt`` spreads sampling over processes."""
 
-    __slots__ = ("_bits", "_dtabs", "_salt")
+    __slots__ = ("_bits", "_dtabs", "_salt", "_start_deadline")
 
-    def __init__(self, bits: Callable[[], int], salt: int) -> None:
-        self._bits, self._salt = bits, salt
+    def __init__(self, bits: Callable[[], int], salt: int, start_deadline: Callable[[Exchange], None]) -> None:
+        """``start_deadline`` is called for a request that comes with one; it may raise."""
+        self._bits, self._salt, self._start_deadline = bits, salt, start_deadline
         self._dtabs: dict[bytes, Dtab] = {}
 
     def on_request(self, ex: Exchange) -> Reply | None:
@@ -61,6 +62,8 @@ class ServerContext:
             value = seen.get(b"l5d-ctx-deadline")
             if value is not None:
                 ex.deadline = decode_deadline(value)
+                if ex.deadline is not None:
+                    self._start_deadline(ex)
             if b"l5d-ctx-dtab" in seen or b"l5d-dtab" in seen:
                 return self._local_dtab(ex, seen)
         return None

@@ -1,8 +1,7 @@
 """Injected faults: a part of a service's requests is delayed or answered with an error, so that teams can test their timeouts.
 
 Not a feature of Linkerd. Off unless a service's ``faults`` block asks for it. Faults happen before a request is bound, so that they never
-touch
-endpoints, breakers or the retries of other requests; they are counted apart and say so in ``l5d-err``.
+touch endpoints, breakers or the retries of other requests; they are counted apart and say so in ``l5d-err``.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ HEADER = b"l5d-fault"
 LONGEST_MS = 3_600_000
 """A caller may not hold a request for longer than an hour."""
 _DELAY = re.compile(rb"delay=([0-9]{1,7})ms\Z")
-_ABORT = re.compile(rb"abort=([1-5][0-9]{2})\Z")
+_ABORT = re.compile(rb"abort=([2-5][0-9]{2})\Z")  # 1xx would be no answer but the announcement of one
 
 
 class FaultStats(Protocol):

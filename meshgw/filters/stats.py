@@ -5,11 +5,22 @@ Source: linkerd-config spec 9.9. What is a success was decided by the service's 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 from meshgw.core.exchange import Exchange
 from meshgw.telemetry.histogram import Histogram, bucket_of
 from meshgw.telemetry.outcomes import Outcomes
+
+
+class Budget(Protocol):
+    """A retry budget (:class:`meshgw.filters.budget.RetryBudget`), filled in line: see there."""
+
+    until: float
+    requests: int
+
+    def turn(self) -> None:
+        """Begin a new slice of its time."""
+        ...
 
 
 class ServerStats:
@@ -37,17 +48,20 @@ class ServerStats:
 class ServiceStats:
     """Counts requests of a logical name, all attempts together; errors made here count by their name."""
 
-    __slots__ = ("_begun", "_cells", "_outcomes", "_per_request")
+    __slots__ = ("_budget", "_cells", "_outcomes", "_per_request")
 
-    def __init__(self, outcomes: Outcomes, begun: Callable[[], None], per_request: Histogram) -> None:
-        """``begun`` fills the retry budget, ``per_request`` gets each request's number of retries."""
-        self._outcomes, self._begun, self._per_request = outcomes, begun, per_request
+    def __init__(self, outcomes: Outcomes, budget: Budget, per_request: Histogram) -> None:
+        """``budget`` is the retry budget to fill, ``per_request`` gets each request's number of retries."""
+        self._outcomes, self._budget, self._per_request = outcomes, budget, per_request
         self._cells = outcomes.cells
 
     def on_request(self, ex: Exchange) -> None:
         """A request of this name begins."""
         self._outcomes.started += 1
-        self._begun()
+        budget = self._budget
+        if ex.arrived >= budget.until:
+            budget.turn()
+        budget.requests += 1
 
     def on_end(self, ex: Exchange) -> None:
         """It ended."""
@@ -65,18 +79,21 @@ class ServiceStats:
 class AttemptStats:
     """Counts attempts on a bound name, in the client's scope and in that of the service through it."""
 
-    __slots__ = ("_begun", "_client", "_client_cells", "_per_request", "_service", "_service_cells")
+    __slots__ = ("_budget", "_client", "_client_cells", "_per_request", "_service", "_service_cells")
 
-    def __init__(self, client: Outcomes, service: Outcomes, begun: Callable[[], None], per_request: Histogram) -> None:
-        """``begun`` fills the requeue budget, ``per_request`` gets each attempt's number of requeues."""
-        self._client, self._service, self._begun, self._per_request = client, service, begun, per_request
+    def __init__(self, client: Outcomes, service: Outcomes, budget: Budget, per_request: Histogram) -> None:
+        """``budget`` is the requeue budget to fill, ``per_request`` gets each attempt's number of requeues."""
+        self._client, self._service, self._budget, self._per_request = client, service, budget, per_request
         self._client_cells, self._service_cells = client.cells, service.cells
 
     def on_request(self, ex: Exchange) -> None:
         """An attempt begins."""
         self._client.started += 1
         self._service.started += 1
-        self._begun()
+        budget = self._budget
+        if ex.attempt_started >= budget.until:
+            budget.turn()
+        budget.requests += 1
 
     def on_end(self, ex: Exchange) -> None:
         """It ended; a retry's time counts from its own beginning."""

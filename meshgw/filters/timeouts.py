@@ -40,41 +40,42 @@ class ServerTimeout:
     on_end = on_response
 
 
-class TotalTimeout:
-    """A service's limit for a request with all its retries, joined with the deadline the request came with.
+class Deadlines:
+    """Enforces the deadlines that requests come with. ``now`` gives seconds since the epoch."""
 
-    ``seconds`` None means that only deadlines count. ``now`` gives seconds since the epoch, for deadlines.
+    __slots__ = ("_now", "_wheel")
+
+    def __init__(self, wheel: Wheel, now: Callable[[], float]) -> None:
+        self._wheel, self._now = wheel, now
+
+    def start(self, ex: Exchange) -> None:
+        """Give ``ex`` up at its deadline; the walk ends the timer. Raises :class:`DeadlineExceeded` when it has passed already."""
+        assert ex.deadline is not None
+        left = ex.deadline[1] / NANOS - self._now()
+        if left <= 0:
+            raise DeadlineExceeded(late=-left)
+        ex.deadline_timer = self._wheel.after(left, lambda: ex.walk.expired(ex, DeadlineExceeded(late=0.0)))
+
+
+class TotalTimeout:
+    """A service's limit for a request with all its retries; the deadline that is passed on is narrowed to it.
+
+    ``now`` gives seconds since the epoch, for deadlines.
     """
 
     __slots__ = ("_now", "_seconds", "_wheel")
 
-    def __init__(self, wheel: Wheel, seconds: float | None, now: Callable[[], float]) -> None:
+    def __init__(self, wheel: Wheel, seconds: float, now: Callable[[], float]) -> None:
         self._wheel, self._seconds, self._now = wheel, seconds, now
 
     def on_request(self, ex: Exchange) -> None:
-        """Start the limit, and narrow the deadline that is passed on. Raises :class:`DeadlineExceeded` when it has passed already."""
-        deadline, limit = ex.deadline, self._seconds
-        if deadline is None and limit is None:
-            return
-        now = self._now()
-        by_deadline = False
-        if deadline is not None:
-            left = deadline[1] / NANOS - now
-            if left <= 0:
-                raise DeadlineExceeded(name=_name(ex), late=-left)
-            by_deadline = limit is None or left < limit
-            if by_deadline:
-                limit = left
-        assert limit is not None
-        stamp = int(now * NANOS)
-        ends = stamp + int(limit * NANOS)
-        ex.deadline = (stamp if deadline is None else max(deadline[0], stamp), ends if deadline is None else min(deadline[1], ends))
-        error: MeshError
-        if by_deadline:
-            error = DeadlineExceeded(name=_name(ex), late=0.0)
-        else:
-            error = RequestTimeout(name=_name(ex), seconds=limit, scope="total")
-        ex.total_timer = self._wheel.after(limit, lambda: ex.walk.expired(ex, error))
+        """Start the limit."""
+        stamp = int(self._now() * NANOS)
+        ends = stamp + int(self._seconds * NANOS)
+        deadline = ex.deadline
+        ex.deadline = (stamp, ends) if deadline is None else (max(deadline[0], stamp), min(deadline[1], ends))
+        error = RequestTimeout(name=_name(ex), seconds=self._seconds, scope="total")
+        ex.total_timer = self._wheel.after(self._seconds, lambda: ex.walk.expired(ex, error))
 
     def on_response(self, ex: Exchange) -> None:
         """The answer began in time."""

@@ -76,12 +76,13 @@ print(said)
 """
 
 FORGETTING = """
-def first(events):
-    said.append("first"); reactor.forget(a.fileno()); reactor.forget(a.fileno()); reactor.forget(c.fileno()); reactor.callLater(0.05, reactor.stop)
-def other(events):
-    said.append("other"); reactor.forget(c.fileno()); reactor.forget(a.fileno()); reactor.callLater(0.05, reactor.stop)
-reactor.watch(a.fileno(), first, IN)
-reactor.watch(c.fileno(), other, IN)
+def forget(events):
+    said.append(events)
+    for sock in (a, c, a, c):
+        reactor.forget(sock.fileno())
+    reactor.callLater(0.05, reactor.stop)
+reactor.watch(a.fileno(), forget, IN)
+reactor.watch(c.fileno(), forget, IN)
 b.send(b"x"); d.send(b"x")
 reactor.callLater(5, reactor.stop)
 reactor.run()

@@ -8,8 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshgw.app.replies import ErrorReplies
-from meshgw.errors import BadRequest, BindingTimeout, ConnectFailed, MeshError, NamerError, NoEndpoint, TooManyWaiters, Unbound,
-UpstreamClosed
+from meshgw.errors import (
+    BadRequest,
+    BindingTimeout,
+    ConnectFailed,
+    MeshError,
+    NamerError,
+    NoEndpoint,
+    TooManyWaiters,
+    Unbound,
+    UpstreamClosed,
+)
 
 WHOLE = re.compile(rb"(?:[A-Za-z0-9_.~+-]|%[0-9A-F]{2})*\Z")
 LARGE = ErrorReplies(max_header=8192, max_body=1 << 20)

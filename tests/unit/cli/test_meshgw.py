@@ -128,6 +128,25 @@ def test_kinds_gives_json() -> None:
     }
 
 
+@pytest.mark.parametrize("group", ["balancers", "accruals", "classifiers"])
+def test_kinds_lists_every_resilience_kind_as_supported(group: str) -> None:
+    rows = json.loads(run("kinds", "--json")[1])
+    supported = {row["id"] for row in rows if row["group"] == group and row["supported"]}
+    assert supported == {point.name for point in metadata.entry_points(group=f"meshgw.{group}")}
+    assert {
+        "balancers": {"p2c", "ewma", "aperture", "heap", "roundRobin"},
+        "accruals": {"io.l5d.consecutiveFailures", "io.l5d.successRate", "io.l5d.successRateWindowed", "none"},
+        "classifiers": {"io.l5d.http.nonRetryable5XX", "io.l5d.http.retryableRead5XX", "io.l5d.http.allSuccessful"},
+    }[group] <= supported
+    assert all(row["doc"].endswith(".") for row in rows if row["group"] == group and row["supported"])
+
+
+def test_kinds_keeps_later_classifiers_apart() -> None:
+    rows = json.loads(run("kinds", "--json")[1])
+    row = next(row for row in rows if row["id"] == "io.l5d.h2.grpc.default")
+    assert row["supported"] is False
+
+
 def test_kinds_tells_of_a_broken_kind() -> None:
     status, text = run("kinds", registry=make_registry(announcers=[Announced("x", ImportError("no module"))]))
     assert status == 1

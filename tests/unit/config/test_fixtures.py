@@ -38,9 +38,5 @@ def test_file_beyond_the_stage_gives_exactly_the_unsupported_places(file: Path, 
 def test_ignored_streaming_options_and_threads_are_notices(registry: Registry) -> None:
     result = load_file(str(CONFIGS / "supported" / "streaming.yaml"), registry)
     assert result.config is not None
-    assert [problem.path for problem in result.problems] == [
-        "admin.workerThreads",
-        "routers[0].streamAfterContentLengthKB",
-        "routers[0].maxChunkKB",
-    ]
+    assert [problem.path for problem in result.problems] == ["admin.workerThreads", "routers[0].maxChunkKB"]
     assert {problem.severity for problem in result.problems} == {Severity.NOTICE}

@@ -164,14 +164,13 @@ ROUTERS = {
     ),
     "client: {kind: io.l5d.static}": "routers[0].client.configs: missing required field 'configs'",
     "client: {loadBalancer: {kind: p3c}}": (
-        "routers[0].client.loadBalancer.kind: unknown kind 'p3c'; known: p2c (not supported yet: aperture, ewma, heap, roundRobin); "
-        "did you mean 'p2c'?"
+        "routers[0].client.loadBalancer.kind: unknown kind 'p3c'; known: aperture, ewma, heap, p2c, roundRobin; did you mean 'p2c'?"
     ),
-    "client: {loadBalancer: {}}": "routers[0].client.loadBalancer.kind: missing required field 'kind'; known: p2c",
-    "client: {failFast: false}": "routers[0].client.failFast: not supported yet: fail-fast (`failFast`)",
-    "service: {totalTimeoutMs: 5}": (
-        "routers[0].service.totalTimeoutMs: not supported yet: timeout of the whole request (`totalTimeoutMs`)"
+    "client: {loadBalancer: {}}": (
+        "routers[0].client.loadBalancer.kind: missing required field 'kind'; known: aperture, ewma, heap, p2c, roundRobin"
     ),
+    "client: {tls: {disableValidation: true}}": "routers[0].client.tls: not supported yet: TLS to services (`tls`)",
+    "service: {retryBufferSize: {}}": "routers[0].service.retryBufferSize: not supported yet: HTTP/2 retry buffers (`retryBufferSize`)",
     "identifier: []": "routers[0].identifier: empty identifier list",
     "identifier: {kind: trial.identifier}": (
         "routers[0].identifier.kind: kind 'trial.identifier' is for routers with protocol trial, not http"

@@ -5,8 +5,21 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshgw.core.live import PENDING, Failed, Live, Ok, Pending, Source, State, constant, current, failed, live_flat_map, live_join,
-live_map
+from meshgw.core.live import (
+    PENDING,
+    Failed,
+    Live,
+    Ok,
+    Pending,
+    Source,
+    State,
+    constant,
+    current,
+    failed,
+    live_flat_map,
+    live_join,
+    live_map,
+)
 
 BROKEN = ValueError("broken")
 
@@ -158,7 +171,13 @@ def test_a_function_that_raises_makes_the_value_failed() -> None:
 def test_a_change_made_by_an_observer_reaches_everybody_once_and_last() -> None:
     source: Source[int] = Source()
     first, last = list[State[int]](), list[State[int]]()
-    source.observe(lambda state: (first.append(state), source.set(2) if state == Ok(1) else None) and None)
+
+    def change(state: State[int]) -> None:
+        first.append(state)
+        if state == Ok(1):
+            source.set(2)
+
+    source.observe(change)
     source.observe(last.append)
     source.set(1)
     assert first == [PENDING, Ok(1), Ok(2)]

@@ -98,7 +98,12 @@ def test_a_callback_that_raises_is_logged_and_stops_no_other(quiet: list[object]
 def test_soon_runs_after_the_present_call_in_order() -> None:
     clock, ran = Clock(), list[str]()
     wheel = Wheel(clock, TICK)
-    wheel.soon(lambda: (ran.append("first"), wheel.soon(lambda: ran.append("nested"))) and None)
+
+    def first() -> None:
+        ran.append("first")
+        wheel.soon(lambda: ran.append("nested"))
+
+    wheel.soon(first)
     wheel.soon(lambda: ran.append("second"))
     assert ran == []
     clock.advance(0)

@@ -15,8 +15,8 @@ def arrived(*lines: bytes) -> Exchange:
     return ex
 
 
-def context() -> ServerContext:
-    return ServerContext(iter(range(100, 200)).__next__, 0)
+def context(deadlines: list[Exchange] | None = None) -> ServerContext:
+    return ServerContext(iter(range(100, 200)).__next__, 0, ([] if deadlines is None else deadlines).append)
 
 
 def test_a_request_without_context_begins_a_trace() -> None:
@@ -70,7 +70,7 @@ def test_a_malformed_dtab_is_answered_400_with_the_parsers_words(name: bytes) ->
 
 
 def test_many_different_dtabs_are_not_all_remembered() -> None:
-    reader = ServerContext(lambda: 1, 0)
+    reader = ServerContext(lambda: 1, 0, lambda _ex: None)
     for number in range(1000):
         reader.on_request(arrived(b"l5d-dtab: /a=>/%d" % number))
     assert len(reader._dtabs) <= 256

@@ -4,12 +4,13 @@ import pytest
 
 from meshgw.core.exchange import Exchange
 from meshgw.errors import CallerGone, MeshError
+from meshgw.filters.budget import RetryBudget
 from meshgw.filters.stats import AttemptStats, ServerStats, ServiceStats
 from meshgw.telemetry.metrics import Metrics
 
 
-def nothing() -> None:
-    pass
+def budget() -> RetryBudget:
+    return RetryBudget(10, 0, 1.0, lambda: 0.0)
 
 
 def ended(outcome: int | str, *, error: MeshError | None = None, micros: int = 1500) -> Exchange:
@@ -53,9 +54,9 @@ def test_a_request_given_up_by_its_caller_counts_by_the_errors_name() -> None:
 
 def test_errors_made_here_count_by_name_for_services_and_clients() -> None:
     metrics = Metrics()
-    service = ServiceStats(metrics.outcomes("scope"), nothing, metrics.histogram("retries"))
+    service = ServiceStats(metrics.outcomes("scope"), budget(), metrics.histogram("retries"))
     attempt = AttemptStats(
-        metrics.outcomes("scope", "client"), metrics.outcomes("scope", "through"), nothing, metrics.histogram("requeues")
+        metrics.outcomes("scope", "client"), metrics.outcomes("scope", "through"), budget(), metrics.histogram("requeues")
     )
     ex = ended(-502, error=CallerGone())
     for stats in (service, attempt):
@@ -69,9 +70,19 @@ def test_errors_made_here_count_by_name_for_services_and_clients() -> None:
 def test_a_retrys_time_counts_from_its_own_beginning() -> None:
     metrics = Metrics()
     client = metrics.outcomes("scope", "client")
-    stats = AttemptStats(client, metrics.outcomes("scope", "through"), nothing, metrics.histogram("requeues"))
+    stats = AttemptStats(client, metrics.outcomes("scope", "through"), budget(), metrics.histogram("requeues"))
     ex = ended(200, micros=9_000_000)
     ex.retries, ex.attempt_started, ex.ended = 1, 100.0, 100.25
     stats.on_request(ex)
     stats.on_end(ex)
     assert client.cells[200].sum == 250_000
+
+
+def test_requests_and_attempts_fill_their_budgets() -> None:
+    metrics, retries, requeues = Metrics(), budget(), budget()
+    service = ServiceStats(metrics.outcomes("scope"), retries, metrics.histogram("retries"))
+    attempt = AttemptStats(metrics.outcomes("client"), metrics.outcomes("through"), requeues, metrics.histogram("requeues"))
+    for _ in range(3):
+        service.on_request(Exchange())
+    attempt.on_request(Exchange())
+    assert (retries.balance, requeues.balance) == (3, 1)
