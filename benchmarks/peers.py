@@ -10,6 +10,7 @@ import subprocess
 import sys
 import venv
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -137,8 +138,37 @@ static_resources:
     return servers.envoy(directory, config, program=str(envoy_program()), port=port, core=core)
 
 
-def _meshgw(directory: Path, port: int, upstream: int, core: int, python: str) -> Process:
-    disco = directory / "disco"
+RESILIENCE_OFF = """
+  client:
+    failureAccrual: {kind: none}
+"""
+
+RESILIENCE_FULL = """
+  client:
+    loadBalancer: {kind: ewma}
+    failFast: true
+    failureAccrual: {kind: io.l5d.successRateWindowed, successRate: 0.5, window: 30}
+    requestAttemptTimeoutMs: 2000
+    hostConnectionPool: {minSize: 1, maxSize: 1000, maxWaiters: 1000, idleTimeMs: 60000}
+    clientSession: {idleTimeMs: 60000, lifeTimeMs: 600000}
+  service:
+    totalTimeoutMs: 10000
+    responseClassifier: {kind: io.l5d.http.retryableIdempotent5XX}
+    retries:
+      budget: {ttlSecs: 10, minRetriesPerSec: 10, percentCanRetry: 0.2}
+      backoff: {kind: jittered, minMs: 5, maxMs: 500}
+"""
+
+LIMITS_FULL = """
+    maxConcurrentRequests: 10000
+    timeoutMs: 20000
+    serverSession: {idleTimeMs: 60000, lifeTimeMs: 600000}
+"""
+
+
+def _meshgw(directory: Path, port: int, upstream: int, core: int, python: str, options: str = "", server: str = "") -> Process:
+    place = directory / f"meshgw-{port}"
+    disco = place / "disco"
     disco.mkdir(parents=True, exist_ok=True)
     (disco / "web").write_text(f"127.0.0.1 {upstream}\n")
     config = f"""
@@ -152,12 +182,14 @@ routers:
 - protocol: http
   label: bench
   dtab: /svc => /#/io.l5d.fs;
-  httpAccessLog: {directory}/meshgw-access.log
+  httpAccessLog: {place}/access.log
+{options}
   servers:
   - port: {port}
     ip: 127.0.0.1
+{server}
 """
-    return servers.meshgw(directory, config, port=port, core=core, python=python)
+    return servers.meshgw(place, config, port=port, core=core, python=python)
 
 
 def envoy_program() -> Path:
@@ -198,3 +230,14 @@ PEERS = {
         Peer(name="meshgw", version=_meshgw_version, make=_meshgw),
     )
 }
+
+VARIANTS = {
+    peer.name: peer
+    for peer in (
+        Peer(name="meshgw-off", version=_meshgw_version, make=partial(_meshgw, options=RESILIENCE_OFF)),
+        Peer(name="meshgw-full", version=_meshgw_version, make=partial(_meshgw, options=RESILIENCE_FULL, server=LIMITS_FULL)),
+    )
+}
+"""The gateway with what can be off of its resilience switched off, and with everything on; only when asked for."""
+
+KNOWN = PEERS | VARIANTS

@@ -14,7 +14,7 @@ import attrs
 
 from load import Run
 
-REFERENCES = ("haproxy", "nginx", "envoy")
+REFERENCES = ("haproxy", "nginx", "envoy", "meshgw-off")
 DIRECT = "direct"
 
 

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))  # suppor
 
 from accounting import rss_kb, stolen_and_total
 from load import Load, Run
-from peers import PEERS, backend
+from peers import KNOWN, PEERS, backend
 from report import DIRECT, Results, progress, render
 from support.processes import Process, ProcessFailed, Running, free_port
 
@@ -30,7 +30,7 @@ REPORT = Path(__file__).with_name("report.md")
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--proxies", default=",".join(PEERS), help="comma-separated, of: " + ", ".join(PEERS) + " (default: all)")
+    parser.add_argument("--proxies", default=",".join(PEERS), help="comma-separated, of: " + ", ".join(KNOWN) + " (default: without the last two)")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of one run, whole seconds (default 5)")
     parser.add_argument("--headers", type=int, choices=(0, 12), default=12, help="12 realistic request headers, or only Host (default 12)")
@@ -45,9 +45,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if chosen.quick:
         chosen.rounds, chosen.seconds = 2, 2.0
     chosen.proxies = [name.strip() for name in chosen.proxies.split(",") if name.strip()]
-    unknown = [name for name in chosen.proxies if name not in PEERS]
+    unknown = [name for name in chosen.proxies if name not in KNOWN]
     if unknown:
-        parser.error(f"unknown proxies: {', '.join(unknown)}; known: {', '.join(PEERS)}")
+        parser.error(f"unknown proxies: {', '.join(unknown)}; known: {', '.join(KNOWN)}")
     chosen.concurrency = [int(number) for number in chosen.concurrency.split(",")]
     missing = {chosen.load_core, chosen.proxy_core} - os.sched_getaffinity(0)
     if missing:
@@ -71,7 +71,7 @@ def start(running: Running, name: str, upstream: int, core: int, python: str) ->
     directory = running.directory / name
     directory.mkdir()
     port = free_port()
-    process = PEERS[name].make(directory, port, upstream, core, python)
+    process = KNOWN[name].make(directory, port, upstream, core, python)
     return running.add(process, is_ready=lambda: serves(port))
 
 
@@ -79,7 +79,7 @@ def measure(options: argparse.Namespace, running: Running) -> Results:
     """Start everything, run all rounds, gather."""
     load = Load(headers=options.headers, seconds=options.seconds, core=options.load_core)
     origin = running.add(backend(running.directory, core=options.load_core, body=options.body))
-    versions = {name: PEERS[name].version(options.python) for name in options.proxies}
+    versions = {name: KNOWN[name].version(options.python) for name in options.proxies}
     proxies = {name: start(running, name, _port(origin), options.proxy_core, options.python) for name in options.proxies}
     runs: dict[int, dict[str, list[Run]]] = {c: {name: [] for name in (DIRECT, *proxies)} for c in options.concurrency}
     for name, process in proxies.items():

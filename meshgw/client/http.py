@@ -211,7 +211,7 @@ class HttpClient:
         if body.error is not None:
             self._broken(body.error)
         elif body.done:
-            ex.trailers = body.trailers
+            ex.answer_trailers = body.trailers  # not the request's, which are sent again with a retry
             self._complete(ex, payload, body.rest)
         else:
             ex.walk.answered(ex, payload, done=False)

@@ -26,8 +26,8 @@ from meshgw.errors import ConnectFailed, TooManyWaiters
 class PoolLimits:
     """Limits of one endpoint's pool; None means none. Times are seconds.
 
-    ``idle_time`` closes idle connections above ``min_size``, ``session_idle`` all of them; ``session_life`` closes a connection of that age
-    after the answer under way.
+    ``idle_time`` closes idle connections above ``min_size``, ``session_idle`` all of them; ``session_life`` closes a connection of that age,
+    after the answer if one is under way.
     """
 
     min_size: int = 0
@@ -116,7 +116,7 @@ class Pool:
         self._retired = False
         self._sweep: Timer | None = None
         self._node: Marked | None = None
-        times = [time for time in (limits.idle_time, limits.session_idle) if time is not None]
+        times = [time for time in (limits.idle_time, limits.session_idle, limits.session_life) if time is not None]
         self._idle_limit = min(times) if times else None
 
     # --- figures
@@ -167,14 +167,17 @@ class Pool:
 
         Raises :class:`TooManyWaiters`.
         """
-        if self._idle:
+        limits = self._limits
+        while self._idle:
             client = self._idle.pop()
             if self._idle_since:
                 self._idle_since.pop(client, None)
+                if self._is_old(client):  # the next sweep would have closed it
+                    client.close_idle()
+                    continue
             if self._node is not None:
                 self._tell()
             return client
-        limits = self._limits
         if limits.max_size is not None and self.size >= limits.max_size:
             if limits.max_waiters is not None and len(self._waiters) - len(self._connecting) >= limits.max_waiters:
                 self._stats.refused()
@@ -266,14 +269,15 @@ class Pool:
         return life is not None and self._clock() - client.born >= life
 
     def _close_idle(self) -> None:
-        """Close connections that have been idle for too long, the longest idle first."""
+        """Close connections that have been idle for too long, the longest idle first, and those that are too old."""
         self._sweep = None
         limits, now = self._limits, self._clock()
         spare = max(0, len(self._clients) - limits.min_size)
         for place, client in enumerate(list(self._idle)):
             idle = now - self._idle_since.get(client, now)
             above_least = place < spare and limits.idle_time is not None and idle >= limits.idle_time
-            if above_least or (limits.session_idle is not None and idle >= limits.session_idle):
+            is_unused = limits.session_idle is not None and idle >= limits.session_idle
+            if above_least or is_unused or self._is_old(client):
                 client.close_idle()
         if self._idle and self._idle_limit is not None:
             self._sweep = self._wheel.after(self._idle_limit, self._close_idle)

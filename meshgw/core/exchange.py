@@ -179,11 +179,13 @@ class Exchange:
     come.
     End: ``ended``, ``outcome`` (the key of ``telemetry.outcomes``), and the whole request's time as ``micros`` and its histogram
     ``bucket``.
-    Answer: ``status`` (0 none yet), ``status_line``, ``response`` headers, ``response_length``, ``response_bytes``; ``error`` when it was
+    Answer: ``status`` (0 none yet), ``status_line``, ``response`` headers, ``response_length``, ``response_bytes``; ``answer_trailers`` when
+    it came whole with its head, while ``trailers`` are the request's; ``error`` when it was
     made here.
     """
 
     __slots__ = (
+        "answer_trailers",
         "arrived",
         "attempt_started",
         "attempt_timer",
@@ -250,6 +252,7 @@ class Exchange:
         # written by whoever begins or ends the exchange before anybody reads them, hence not reset
         self.method = self.target = self.version = self.status_line = b""
         self.scheme: bytes | None = None
+        self.answer_trailers: list[bytes] | None = None
         self.attempt_started = self.ended = 0.0
         self.micros = self.bucket = self.response_length = self.base = 0
         self.outcome: int | str = 0

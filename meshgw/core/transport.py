@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 from typing import Protocol
 
@@ -23,6 +24,8 @@ LOW_WATER = 65536
 LINGER_SECONDS = 2.0
 """How long a connection that was closed on an error goes on discarding input, so that the peer sees the answer and not a reset."""
 LINGER_BYTES = 1 << 20
+FLUSH_SECONDS = 30.0
+"""How long a connection that is to be closed may take to get rid of what waits to be sent (at most a few hundred kilobytes)."""
 
 
 class Receiver(Protocol):
@@ -79,6 +82,7 @@ class Connection:
         "_sock",
         "_state",
         "_wheel",
+        "flushed",
         "receiver",
     )
 
@@ -92,6 +96,8 @@ class Connection:
         self._state = _OPEN
         self._linger: Timer | None = None
         self._lingered = 0
+        self.flushed = 0
+        """Bytes that had to wait and were sent then; whoever watches for a peer that does not read compares it."""
         if receiver is not None:
             self.receiver = receiver
 
@@ -118,14 +124,22 @@ class Connection:
             else:
                 self._ask(self._events & ~IN)
                 self.receiver.eof_received()
-        elif events & BROKEN and not self._events & IN:
-            self._park()
-            return
         elif events & BROKEN:
-            self._lost(_describe_pending(self._sock))
+            if not self._is_broken():
+                return
+            if self._events & IN:
+                self._lost(_describe_pending(self._sock))
+            else:
+                self._park()
             return
         if events & OUT and self._state < _GONE:
             self._flush()
+
+    def _is_broken(self) -> bool:
+        """Events of one round may still speak of the connection that had this descriptor before, so the socket itself is asked."""
+        asked = select.poll()
+        asked.register(self._fd, 0)
+        return bool(asked.poll(0))
 
     def _park(self) -> None:
         """A paused connection broke: unread bytes may wait, so it is looked at again on resume, or lost now when closing."""
@@ -207,6 +221,7 @@ class Connection:
             self._lost(_describe(error))
             return
         rest = data[sent:]
+        self.flushed += sent
         self._out = [rest] if rest else []
         if not rest:
             self._ask(self._events & ~OUT)
@@ -229,6 +244,7 @@ class Connection:
             self._state = _CLOSING
             if self._out:
                 self._ask(OUT)
+                self._linger = self._wheel.after(FLUSH_SECONDS, self._end_linger)
             else:
                 self._shut()
 
@@ -256,6 +272,8 @@ class Connection:
                 pass  # the peer is gone; reading will tell
 
     def _shut(self) -> None:
+        if self._linger is not None:
+            self._linger.cancel()
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError as error:

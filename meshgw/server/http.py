@@ -24,6 +24,8 @@ READ_AHEAD = 65536
 """Bytes kept of requests or bodies that cannot be handled yet, above which the caller is not read from."""
 CHECK_SECONDS = 10.0
 """How often a connection is looked at for having stood still."""
+STALL_SECONDS = 300.0
+"""A body must make some progress within this time, in either direction, while it is the caller that is waited for."""
 HEAD_SECONDS = 30.0
 """A head must be complete within this time (slow-loris defence)."""
 IDLE_CHECKS = 60
@@ -63,7 +65,7 @@ class HttpParameters:
 
     __slots__ = (
         *("check", "clock", "head_checks", "idle_checks", "life", "max_body", "max_headers", "max_line"),
-        *("on_closed", "on_idle", "on_life", "replay", "table", "walk", "wheel"),
+        *("on_closed", "on_idle", "on_life", "replay", "stall_checks", "table", "walk", "wheel"),
     )
 
     def __init__(
@@ -90,6 +92,7 @@ class HttpParameters:
         self.check = CHECK_SECONDS if idle is None else min(CHECK_SECONDS, idle / 4)
         self.idle_checks = IDLE_CHECKS if idle is None else max(1, round(idle / self.check))
         self.head_checks = max(1, round(HEAD_SECONDS / self.check))
+        self.stall_checks = max(1, round(STALL_SECONDS / self.check))
         self.on_idle, self.on_life = on_idle, on_life
         self.walk, self.table, self.wheel, self.clock = walk, table, wheel, clock
         self.max_line, self.max_headers, self.max_body = max_line, max_headers, max_body
@@ -132,7 +135,7 @@ class HttpServer:
         self._closing = self._chunked = self._paused = self._reading = False
         self._tunnel: Upstream | None = None
         self._requests = self._still = self._halves = 0
-        self._marker = (-1, 0)
+        self._marker: tuple[object, ...] = ()
         self._life: Timer | None = None
 
     def start(self) -> None:
@@ -211,7 +214,7 @@ class HttpServer:
         ex.scheme = head.scheme
         self._keep = head.keep_alive
         self._state = _ANSWERING
-        if head.upgrade is not None:
+        if head.upgrade is not None and head.upgrade.lower() != b"h2c":  # HTTP/2 is not to be begun behind this proxy's back
             ex.upgrade = head.upgrade
         if head.length and not self._begin_body(head):
             return False
@@ -326,7 +329,7 @@ class HttpServer:
             if body:
                 body = chunk(body)
             if done:
-                body += last_chunk(ex.trailers or [])
+                body += last_chunk(ex.answer_trailers or [])
         else:
             self._keep = False
         if not self._keep:
@@ -467,14 +470,21 @@ class HttpServer:
         self._connection.abort()
 
     def check(self) -> None:
-        """Close a connection that stands still before a whole head; called by its listener every now and then."""
-        marker = (self._requests, bool(self._buffer))
-        if self._state != _READING_HEAD or marker != self._marker:
+        """Close a connection that stands still for too long; called by its listener every now and then."""
+        state, p = self._state, self._p
+        marker = (self._requests, bool(self._buffer), state, self._ex.request_bytes, self._connection.flushed)
+        if marker != self._marker:
             self._marker, self._still = marker, 0
             return
         self._still += 1
-        if self._buffer and self._still >= self._p.head_checks:
-            self._refuse(BadRequest(reason="the request head did not arrive in time", code=408))
-        elif not self._buffer and self._still >= self._p.idle_checks:
-            self._p.on_idle()
-            self._connection.close_now()
+        if state == _READING_HEAD:
+            if self._buffer and self._still >= p.head_checks:
+                self._refuse(BadRequest(reason="the request head did not arrive in time", code=408))
+            elif not self._buffer and self._still >= p.idle_checks:
+                p.on_idle()
+                self._connection.close_now()
+        elif self._still >= p.stall_checks:
+            if self._connection.is_full:
+                self._connection.abort()  # the caller does not read its answer
+            elif state == _READING_BODY and not self._paused:
+                self._fail(BadRequest(reason="the request body did not arrive in time", code=408))

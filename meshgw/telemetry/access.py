@@ -23,7 +23,6 @@ STOP_SECONDS = 2.0
 
 _UNSAFE_BYTE = re.compile(rb'[\x00-\x1f"\\\x7f-\xff]')
 _UNSAFE_IN_WORD = re.compile(rb'[\x00-\x20"\\\x7f-\xff]')
-_SAFE = bytes(set(range(0x20, 0x7F)) - set(b'"\\'))
 _MOST_TEXTS, _LONGEST_TEXT = 1024, 512
 
 
@@ -56,7 +55,7 @@ class ClfFormat:
         ``1.1``...
         """
         words, texts = self._words, self._texts
-        if target.translate(None, _SAFE):
+        if not (target.isascii() and target.decode("ascii").isprintable()) or b'"' in target or b"\\" in target:
             target = _UNSAFE_BYTE.sub(_escaped, target)
         return b'%b %b - - [%b] "%b %b HTTP/%b" %d %b "%b" "%b"' % (
             words.get(host) or self._escape(words, host, _UNSAFE_IN_WORD),

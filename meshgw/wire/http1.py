@@ -15,8 +15,8 @@ from meshgw.wire.headers import FieldTable, Headers, MalformedField, scan
 
 _METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"PATCH"))
 _METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}\Z")
-_VISIBLE = bytes((*range(33, 127), *range(128, 256)))
-"""Bytes that a request target may hold; stricter sets break callers that send raw UTF-8."""
+_INVISIBLE = re.compile(rb"[^!-~\x80-\xff]")
+"""Bytes that no request target may hold; stricter sets break callers that send raw UTF-8."""
 _OTHER_VERSION = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [!-~\x80-\xff]+ HTTP/[0-9]\.[0-9]\Z")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t -~\x80-\xff]*))?\Z")
 _ABSOLUTE = re.compile(rb"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#]*)([^#]*)")
@@ -67,7 +67,12 @@ def parse_request(block: bytes, table: FieldTable) -> RequestHead:
         method, target, protocol = line.split(b" ")
     except ValueError:
         raise BadRequest(reason=f"malformed request line {line[:80].decode('latin-1')!r}") from None
-    if method not in _METHODS and _METHOD.match(method) is None or target.translate(None, _VISIBLE) or not target:
+    if (
+        method not in _METHODS
+        and _METHOD.match(method) is None
+        or not (target.decode("latin-1").isprintable() or _INVISIBLE.search(target) is None)
+        or not target
+    ):
         raise BadRequest(reason=f"malformed request line {line[:80].decode('latin-1')!r}")
     if protocol == b"HTTP/1.1":
         version = b"1.1"

@@ -239,3 +239,32 @@ def test_a_retired_pool_gives_up_connects_that_nobody_waits_for(pooled: Pooled) 
     pool.retire()
     assert pool.size == 0
     assert pooled.poller.handlers == {}
+
+
+def test_a_connection_past_its_age_is_not_used_again(pooled: Pooled) -> None:
+    pool = pooled.open(session_life=10.0)
+    (first,) = pooled.asked()
+    pooled.clock.advance(4.0)
+    pooled.answer(first)  # the sweep comes 10 s after this
+    pooled.clock.advance(7.0)
+    assert pool.cached == 1
+    pooled.asked()
+    assert pooled.stats.counts == {"connected": 2, "disconnected": 1}
+
+
+def test_an_idle_connection_past_its_age_is_closed_without_a_request(pooled: Pooled) -> None:
+    pool = pooled.open(session_life=10.0, min_size=1)
+    pooled.answer(*pooled.asked())
+    pooled.clock.advance(9.0)
+    assert pool.cached == 1
+    pooled.clock.pump([1.0] * 2)
+    assert pool.size == 0
+
+
+def test_a_connection_past_its_age_ends_with_the_answer_under_way(pooled: Pooled) -> None:
+    pool = pooled.open(session_life=10.0)
+    (first,) = pooled.asked()
+    pooled.clock.advance(11.0)
+    assert pool.open == 1
+    pooled.answer(first)
+    assert pool.size == 0

@@ -162,6 +162,41 @@ def test_a_head_that_does_not_arrive_in_time_is_answered_408() -> None:
     assert served.connection.ending == "close"
 
 
+def test_a_body_that_stops_coming_is_answered_408_after_five_minutes() -> None:
+    served = Served(holding()).receive(b"POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 9\r\n\r\nabc")
+    served.clock.pump([1.0] * 250)
+    served.receive(b"d")
+    served.clock.pump([1.0] * 290)
+    assert served.walk.verdicts == []
+    served.clock.pump([1.0] * 30)
+    assert served.walk.verdicts == [408]
+
+
+def test_a_caller_that_does_not_read_its_answer_is_cut_off_after_five_minutes() -> None:
+    served = Served(holding()).receive(GET)
+    served.connection.is_full = True
+    served.clock.pump([1.0] * 290)
+    served.connection.flushed += 1
+    served.clock.pump([1.0] * 290)
+    assert served.connection.ending == ""
+    served.clock.pump([1.0] * 30)
+    assert served.connection.ending == "abort"
+
+
+def test_a_wait_for_a_service_is_not_the_callers_standstill() -> None:
+    served = Served(holding()).receive(GET)
+    served.clock.pump([10.0] * 400)
+    assert served.connection.ending == ""
+
+
+def test_an_upgrade_to_http2_is_not_passed_on() -> None:
+    seen: list[bytes | None] = []
+    Served(FakeWalk(lambda ex: seen.append(ex.upgrade))).receive(
+        b"GET / HTTP/1.1\r\nHost: web\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
+    )
+    assert seen == [None]
+
+
 def test_an_idle_connection_is_closed_after_ten_minutes_without_an_answer() -> None:
     served = Served().receive(GET)
     served.connection.take()

@@ -23,6 +23,7 @@ class FakeConnection:
         self.written = b""
         self.ending = ""
         self.is_full = self.is_paused = self.is_half_closed = False
+        self.flushed = 0
 
     def start(self) -> None:
         pass
@@ -207,7 +208,7 @@ class FakeCaller:
         self.head = (ex.status, ex.status_line, sorted(ex.response.lines), ex.response_length)
         self.body = body
         if done:
-            self.is_done, self.trailers = True, ex.trailers
+            self.is_done, self.trailers = True, ex.answer_trailers
 
     def inform(self, ex: Exchange, line: bytes, headers: Headers) -> None:
         pass

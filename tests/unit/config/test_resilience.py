@@ -14,7 +14,16 @@ from meshgw.config.plain import config_to_json
 from meshgw.config.reference import reference
 from meshgw.config.retries import ConstantBackoff, JitteredBackoff, RetryBudgetConfig
 from meshgw.config.schema import file_schema
-from meshgw.config.scoped import AbortFault, ClientParams, DelayFault, FaultsConfig, HostConnectionPool, RetriesConfig, ServiceParams, Session
+from meshgw.config.scoped import (
+    AbortFault,
+    ClientParams,
+    DelayFault,
+    FaultsConfig,
+    HostConnectionPool,
+    RetriesConfig,
+    ServiceParams,
+    Session,
+)
 from meshgw.kinds import Registry
 from meshgw.naming.path import Path
 
@@ -122,9 +131,7 @@ SERVICES = {
     "retries: {backoff: {kind: jittered, maxMs: 10}}": "retries.backoff.minMs: missing required field 'minMs'",
     "retries: {backoff: {kind: jittered, minMs: 10}}": "retries.backoff.maxMs: missing required field 'maxMs'",
     "retries: {backoff: {kind: jittered, minMs: 0, maxMs: 10}}": "retries.backoff.minMs: must be at least 1, not 0",
-    "retries: {backoff: {kind: jittered, minMs: 11, maxMs: 10}}": (
-        "retries.backoff: minMs must be at most maxMs, but 11 is more than 10"
-    ),
+    "retries: {backoff: {kind: jittered, minMs: 11, maxMs: 10}}": ("retries.backoff: minMs must be at most maxMs, but 11 is more than 10"),
     "retries: {budget: {ttlSecs: 61}}": "retries.budget.ttlSecs: must be between 1 and 60, not 61",
     "retries: {max: 3}": "retries.max: unknown field 'max'; known: backoff, budget",
     "responseClassifier: {}": f"responseClassifier.kind: missing required field 'kind'; known: {', '.join(CLASSIFIERS)}",
@@ -162,7 +169,9 @@ SERVERS = {
         "serverSession.idleTime: unknown field 'idleTime'; known: idleTimeMs, lifeTimeMs; did you mean 'idleTimeMs'?"
     ),
     "socketOptions: {readTimeoutMs: 5}": "socketOptions.readTimeoutMs: not supported yet: read timeout of connections (`readTimeoutMs`)",
-    "socketOptions: {writeTimeoutMs: 5}": "socketOptions.writeTimeoutMs: not supported yet: write timeout of connections (`writeTimeoutMs`)",
+    "socketOptions: {writeTimeoutMs: 5}": (
+        "socketOptions.writeTimeoutMs: not supported yet: write timeout of connections (`writeTimeoutMs`)"
+    ),
 }
 
 
@@ -173,7 +182,9 @@ def test_bad_value_of_a_server_is_told_in_full(fields: str, shown: Shown) -> Non
 
 
 def test_classifier_of_another_protocol_is_refused(shown: Shown) -> None:
-    text = "routers: [{protocol: trial, experimental: true, servers: [{}], service: {responseClassifier: {kind: io.l5d.http.allSuccessful}}}]"
+    text = (
+        "routers: [{protocol: trial, experimental: true, servers: [{}], service: {responseClassifier: {kind: io.l5d.http.allSuccessful}}}]"
+    )
     assert [problem.partition(": ")[2] for problem in shown(text)] == [
         "routers[0].service.responseClassifier.kind: kind 'io.l5d.http.allSuccessful' is for routers with protocol http, not trial"
     ]
@@ -287,7 +298,9 @@ def test_later_backoff_leaves_an_earlier_budget(loaded: Loaded) -> None:
         "{prefix: /svc/web, retries: {backoff: {kind: jittered, minMs: 1, maxMs: 2}}},"
         "{prefix: /svc/other, retries: {budget: {ttlSecs: 8}, backoff: {kind: constant, ms: 8}}}]}"
     )
-    assert service(loaded, block).retries == RetriesConfig(budget=RetryBudgetConfig(ttl_secs=5), backoff=JitteredBackoff(min_ms=1, max_ms=2))
+    assert service(loaded, block).retries == RetriesConfig(
+        budget=RetryBudgetConfig(ttl_secs=5), backoff=JitteredBackoff(min_ms=1, max_ms=2)
+    )
 
 
 def test_every_other_block_is_replaced_whole(loaded: Loaded) -> None:
@@ -331,7 +344,7 @@ def test_configuration_as_understood_shows_them(loaded: Loaded) -> None:
     assert shown["client"]["requeueBudget"] == {"ttlSecs": 30}
     assert shown["client"]["failureAccrual"] == {"kind": "none"}
     assert shown["service"]["retries"]["backoff"] == {"kind": "jittered", "minMs": 1, "maxMs": 2}
-    assert shown["service"]["faults"]== {"abort": {"percent": 1.0}}
+    assert shown["service"]["faults"] == {"abort": {"percent": 1.0}}
 
 
 @pytest.mark.parametrize(("group", "ids"), [("balancers", BALANCERS), ("accruals", ACCRUALS), ("classifiers", CLASSIFIERS)])
