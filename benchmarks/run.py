@@ -30,7 +30,9 @@ REPORT = Path(__file__).with_name("report.md")
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--proxies", default=",".join(PEERS), help="comma-separated, of: " + ", ".join(KNOWN) + " (default: without the last two)")
+    parser.add_argument(
+        "--proxies", default=",".join(PEERS), help="comma-separated, of: " + ", ".join(KNOWN) + " (default: without the last two)"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of one run, whole seconds (default 5)")
     parser.add_argument("--headers", type=int, choices=(0, 12), default=12, help="12 realistic request headers, or only Host (default 12)")

@@ -27,7 +27,17 @@ from meshgw.filters.access import AccessRecord
 from meshgw.filters.context import CallDepth, ClearContext, ServerContext
 from meshgw.filters.destination import Authority, Destination
 from meshgw.filters.faults import Faults
-from meshgw.filters.forwarded import Forwarded, Label, Timestamp, by_ip, by_ip_and_port, fixed, random_per_connection, random_per_request
+from meshgw.filters.forwarded import (
+    Forwarded,
+    Label,
+    Timestamp,
+    XForwarded,
+    by_ip,
+    by_ip_and_port,
+    fixed,
+    random_per_connection,
+    random_per_request,
+)
 from meshgw.filters.limits import ConcurrencyLimit
 from meshgw.filters.stats import AttemptStats, ServerStats, ServiceStats
 from meshgw.filters.success import SuccessClass
@@ -81,6 +91,7 @@ SERVER_STACK = (
         lambda server: Timestamp(server.config.timestamp_header, server.shared.now) if server.config.timestamp_header else None,
     )
     .then(Role.FORWARDED, lambda server: _forwarded(server))
+    .then(Role.X_FORWARDED, lambda server: _x_forwarded(server.config.x_forwarded_headers))
     # innermost: local dtabs, which identification and binding use
     .then(Role.CONTEXT, lambda server: _context(server.shared))
 )
@@ -140,6 +151,10 @@ def _context(shared: Shared) -> ServerContext:
 
 def _bits(shared: Shared) -> Callable[[], int]:
     return partial(shared.runtime.random.getrandbits, 64)
+
+
+def _x_forwarded(mode: str) -> XForwarded | None:
+    return None if mode == "pass" else XForwarded(replace=mode == "replace", scheme=b"http")
 
 
 def _forwarded(server: ServerLevel) -> Forwarded | None:

@@ -1,8 +1,7 @@
 """One endpoint's connections: idle ones last in first out, limits, waiters, connects under way.
 
 Source: linkerd-config spec 4.5 (hostConnectionPool), 10.8; DATAPATH.md design point 4. A connection that closes while idle leaves the
-pool at
-once, so one that is taken is known to have been alive a moment ago.
+pool at once, so one that is taken is known to have been alive a moment ago.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from meshgw.errors import ConnectFailed, TooManyWaiters
 class PoolLimits:
     """Limits of one endpoint's pool; None means none. Times are seconds.
 
-    ``idle_time`` closes idle connections above ``min_size``, ``session_idle`` all of them; ``session_life`` closes a connection of that age,
-    after the answer if one is under way.
+    ``idle_time`` closes idle connections above ``min_size``, ``session_idle`` all of them; ``session_life`` closes a connection of that
+    age, after the answer if one is under way.
     """
 
     min_size: int = 0

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import attrs
 
-from meshgw.config.document import Chosen, at_least, option
+from meshgw.config.document import Chosen, at_least, one_of, option
 from meshgw.config.router import RouterConfig, ServerConfig
 from meshgw.config.values import Port, header_name, roll_policy
 
@@ -76,6 +76,12 @@ class HttpServerConfig(ServerConfig):
 
     port: Port = option(default=Port(4140), doc="Port to listen on; 0 lets the system choose.")
     add_forwarded_header: ForwardedHeader | None = option(default=None, doc="Add a `Forwarded` header to each request.", effective="off")
+    x_forwarded_headers: str = option(
+        default="pass",
+        doc="`X-Forwarded-For`, `-Proto` and `-Host`: `pass` leaves the caller's as they are (Linkerd's way), `append` adds the caller's address "
+        "and sets the others where they are missing, `replace` believes nothing of the caller (meshgw's own option).",
+        check=one_of("pass", "append", "replace"),
+    )
     timestamp_header: str | None = option(
         default=None,
         doc="Name of a header to add to each request, with the time of its arrival in milliseconds since the epoch.",

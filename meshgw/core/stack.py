@@ -25,6 +25,7 @@ class Role(enum.Enum):
     CALL_DEPTH = "maxCallDepth"
     TIMESTAMP = "timestampHeader"
     FORWARDED = "addForwardedHeader"
+    X_FORWARDED = "xForwardedHeaders"
     CONTEXT = "context"
     HYGIENE = "headerHygiene"
     DESTINATION = "destinationHeaders"

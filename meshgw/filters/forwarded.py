@@ -1,6 +1,6 @@
 """Headers a server adds to every request on arrival: ``Forwarded`` (RFC 7239) and a time stamp.
 
-Source: linkerd-config spec 5.1 and 5.5.
+Source: linkerd-config spec 5.1 and 5.5; the de-facto X-Forwarded fields.
 """
 
 from __future__ import annotations
@@ -101,3 +101,27 @@ class Timestamp:
     def on_request(self, ex: Exchange) -> None:
         """Append the line."""
         ex.headers.lines.append(b"%b: %d" % (self._name, int(self._now() * 1000)))
+
+
+class XForwarded:
+    """Adds the caller's address to ``X-Forwarded-For``, and tells the scheme and host it asked for in ``-Proto`` and ``-Host``.
+
+    With ``replace`` what the caller says of itself is dropped, as it must be where callers are not trusted; else the list is appended to, and
+    the other two are left alone where they are present.
+    """
+
+    __slots__ = ("_replace", "_scheme")
+
+    def __init__(self, *, replace: bool, scheme: bytes) -> None:
+        """``scheme`` is what callers speak to this server."""
+        self._replace, self._scheme = replace, scheme
+
+    def on_request(self, ex: Exchange) -> None:
+        """Rewrite the three fields."""
+        headers = ex.headers
+        peer = ex.peer[0].partition("%")[0].encode("ascii")
+        before = None if self._replace else headers.get(b"x-forwarded-for")
+        headers.set(b"x-forwarded-for", peer if before is None else before + b", " + peer)
+        for name, value in ((b"x-forwarded-proto", self._scheme), (b"x-forwarded-host", ex.host or b"")):
+            if self._replace or headers.get(name) is None:
+                headers.set(name, value)

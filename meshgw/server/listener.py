@@ -74,7 +74,7 @@ class Listener:
     def __init__(
         self, sock: socket.socket, *, poller: Poller, wheel: Wheel, accepted: Accepted, options: SocketOptions, check_seconds: float
     ) -> None:
-        """``accepted`` makes the protocol of a connection. All connections are checked every ``check_seconds``, which is one timer for all."""
+        """``accepted`` makes the protocol of a connection. All connections are checked every ``check_seconds``, one timer for all."""
         self._sock, self._poller, self._wheel, self._accepted, self._options = sock, poller, wheel, accepted, options
         self._open: set[ServerConnection] = set()
         self._listening = False

@@ -5,8 +5,17 @@ from random import Random
 import pytest
 
 from meshgw.core.exchange import Exchange
-from meshgw.filters.forwarded import Forwarded, Timestamp, by_ip, by_ip_and_port, fixed, random_per_connection, random_per_request
-from meshgw.wire.headers import Headers
+from meshgw.filters.forwarded import (
+    Forwarded,
+    Timestamp,
+    XForwarded,
+    by_ip,
+    by_ip_and_port,
+    fixed,
+    random_per_connection,
+    random_per_request,
+)
+from meshgw.wire.headers import FieldTable, Headers, scan
 
 
 def exchange(peer: tuple[str, int] = ("192.0.2.1", 80)) -> Exchange:
@@ -59,3 +68,25 @@ def test_a_timestamp_is_added_and_does_not_replace() -> None:
     stamp.on_request(ex)
     stamp.on_request(ex)
     assert ex.headers.lines[1:] == [b"x-at: 12345", b"x-at: 12345"]
+
+
+def forwarded_fields(mode: str, *lines: bytes) -> list[bytes]:
+    ex = Exchange()
+    ex.headers = scan([b"Host: web", *lines], FieldTable())
+    ex.peer, ex.local = ("2001:db8::7", 1), ("::1", 2)
+    XForwarded(replace=mode == "replace", scheme=b"http").on_request(ex)
+    return sorted(line for line in ex.headers.lines if line.lower().startswith(b"x-forwarded-"))
+
+
+CLAIMED = (b"X-Forwarded-For: 192.0.2.1", b"X-FORWARDED-FOR: 192.0.2.2", b"X-Forwarded-Proto: https", b"X-Forwarded-Host: shop")
+
+
+def test_append_adds_the_caller_and_fills_what_is_missing() -> None:
+    expected = [b"x-forwarded-for: 2001:db8::7", b"x-forwarded-host: web", b"x-forwarded-proto: http"]
+    assert forwarded_fields("append") == expected
+    appended = [b"X-Forwarded-Host: shop", b"X-Forwarded-Proto: https", b"x-forwarded-for: 192.0.2.1, 192.0.2.2, 2001:db8::7"]
+    assert forwarded_fields("append", *CLAIMED) == appended
+
+
+def test_replace_believes_nothing_of_the_caller() -> None:
+    assert forwarded_fields("replace", *CLAIMED) == forwarded_fields("append")
