@@ -78,8 +78,8 @@ class HttpServerConfig(ServerConfig):
     add_forwarded_header: ForwardedHeader | None = option(default=None, doc="Add a `Forwarded` header to each request.", effective="off")
     x_forwarded_headers: str = option(
         default="pass",
-        doc="`X-Forwarded-For`, `-Proto` and `-Host`: `pass` leaves the caller's as they are (Linkerd's way), `append` adds the caller's address "
-        "and sets the others where they are missing, `replace` believes nothing of the caller (meshgw's own option).",
+        doc="`X-Forwarded-For`, `-Proto` and `-Host`: `pass` leaves the caller's as they are (Linkerd's way), `append` adds the "
+        "caller's address and sets the others where they are missing, `replace` believes nothing of the caller (meshgw's own option).",
         check=one_of("pass", "append", "replace"),
     )
     timestamp_header: str | None = option(

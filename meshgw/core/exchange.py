@@ -167,21 +167,16 @@ class Walk(Protocol):
 class Exchange:
     """One request and its answer. Times are monotonic seconds, lengths bytes.
 
-    Request: ``method``, ``target`` (origin form), ``version`` (``b"1.1"``...), ``scheme`` (of an absolute target, else None), ``headers``,
-    ``length`` (0 none, ``UNKNOWN_LENGTH`` until its end). ``body`` holds pieces that could not be sent on yet, ``body_done`` says that
-    all of
-    it arrived, ``request_bytes`` counts it.
-    Route: ``partial`` holds the end hooks to run at the last level when a filter answered there.
-    ``name``, ``dtab`` (local entries or None), ``route``, ``bound``, ``node``, ``upstream``; ``depth`` counts the levels of stacks passed.
-    Attempts: ``attempts`` counts requeues, ``retries`` retries; ``base`` is the number of header lines before those of an attempt,
-    ``replay``
-    the whole body while it is kept, ``verdict`` what the classifier made of the attempt (None: nobody knows), ``waits`` the backoffs to
-    come.
-    End: ``ended``, ``outcome`` (the key of ``telemetry.outcomes``), and the whole request's time as ``micros`` and its histogram
-    ``bucket``.
-    Answer: ``status`` (0 none yet), ``status_line``, ``response`` headers, ``response_length``, ``response_bytes``; ``answer_trailers`` when
-    it came whole with its head, while ``trailers`` are the request's; ``error`` when it was
-    made here.
+    - Request: ``method``, ``target`` (origin form), ``version`` (``b"1.1"``), ``scheme`` (of an absolute target, else None), ``headers``,
+      ``length`` (0 none, ``UNKNOWN_LENGTH`` until its end). ``body`` holds pieces that could not be sent on yet, ``body_done`` says that
+      all of it arrived, ``request_bytes`` counts it, ``trailers`` end it.
+    - Route: ``name``, ``dtab`` (local entries or None), ``route``, ``bound``, ``node``, ``upstream``. ``depth`` counts the levels of stacks
+      passed; ``partial`` holds the end hooks to run at the last one when a filter stopped the exchange there.
+    - Attempts: ``attempts`` counts requeues, ``retries`` retries, ``waits`` gives the backoffs to come. ``base`` is the number of header
+      lines before those of an attempt, ``replay`` the whole body while it is kept. ``verdict`` is the classifier's; None: nobody knows.
+    - Answer: ``status`` (0 none yet), ``status_line``, ``response`` headers, ``response_length``, ``response_bytes``, ``answer_trailers``
+      when it came whole with its head; ``error`` when it was made here.
+    - End: ``ended``, ``outcome`` (the key of ``telemetry.outcomes``), and the whole time as ``micros`` and its histogram ``bucket``.
     """
 
     __slots__ = (

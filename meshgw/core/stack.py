@@ -64,8 +64,7 @@ class Pipeline:
     """A compiled level.
 
     ``requests`` run in order on the way down; ``responses`` and ``ends`` in reverse order on the way up. ``partial[i]`` holds the
-    response and
-    end hooks of the filters passed when request hook ``i`` answered itself.
+    response and end hooks of the filters passed when request hook ``i`` answered itself.
     """
 
     __slots__ = ("ends", "ends_after_stats", "partial", "requests", "responses", "roles")

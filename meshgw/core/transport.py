@@ -72,7 +72,6 @@ class Connection:
         "_eof",
         "_events",
         "_fd",
-        "_full",
         "_linger",
         "_lingered",
         "_out",
@@ -81,8 +80,10 @@ class Connection:
         "_send",
         "_sock",
         "_state",
+        "_waiting",
         "_wheel",
         "flushed",
+        "is_full",
         "receiver",
     )
 
@@ -91,8 +92,10 @@ class Connection:
         self._fd = sock.fileno()
         self._recv, self._send = sock.recv, sock.send
         self._out: list[bytes] = []
-        self._events = 0
-        self._full = self._eof = False
+        self._events = self._waiting = 0
+        self._eof = False
+        self.is_full = False
+        """Whether so much output waits that the source of it should pause until ``drained``."""
         self._state = _OPEN
         self._linger: Timer | None = None
         self._lingered = 0
@@ -171,9 +174,9 @@ class Connection:
     # --- writing
 
     @property
-    def is_full(self) -> bool:
-        """Whether so much output waits that the source of it should pause until ``drained``."""
-        return self._full
+    def is_sending(self) -> bool:
+        """Whether output waits to be sent."""
+        return bool(self._out)
 
     @property
     def is_open(self) -> bool:
@@ -207,8 +210,9 @@ class Connection:
 
     def _keep(self, data: bytes) -> None:
         self._out.append(data)
-        if not self._full and sum(map(len, self._out)) > HIGH_WATER:
-            self._full = True
+        self._waiting += len(data)
+        if self._waiting > HIGH_WATER:
+            self.is_full = True
 
     def _flush(self) -> None:
         out = self._out
@@ -223,6 +227,7 @@ class Connection:
         rest = data[sent:]
         self.flushed += sent
         self._out = [rest] if rest else []
+        self._waiting = len(rest)
         if not rest:
             self._ask(self._events & ~OUT)
             if self._state == _CLOSING:
@@ -230,8 +235,8 @@ class Connection:
                 return
             if self._eof:
                 self.write_eof()
-        if self._full and len(rest) <= LOW_WATER:
-            self._full = False
+        if self.is_full and len(rest) <= LOW_WATER:
+            self.is_full = False
             self.receiver.drained()
 
     # --- ending
@@ -310,26 +315,26 @@ _OPEN, _PARKED, _BROKEN, _CLOSING, _LINGERING, _GONE = range(6)
 class Connecting:
     """One attempt to connect: calls ``done(connection, "")`` or ``done(None, reason)`` once, within ``timeout`` seconds."""
 
-    __slots__ = ("_done", "_poller", "_sock", "_timer", "_wheel")
+    __slots__ = ("_done", "_is_cancelled", "_poller", "_sock", "_timer", "_wheel")
 
     def __init__(self, poller: Poller, wheel: Wheel, done: ConnectDone) -> None:
         self._poller, self._wheel, self._done = poller, wheel, done
         self._sock: socket.socket | None = None
         self._timer: Timer | None = None
+        self._is_cancelled = False
 
     def start(self, host: str, port: int, timeout: float, options: SocketOptions) -> None:
         """Begin to connect to a literal address."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            sock = socket.socket(family, socket.SOCK_STREAM)
-        except OSError as error:
+            self._sock = sock = socket.socket(family, socket.SOCK_STREAM)
+            sock.setblocking(False)
+            options.apply(sock)
+            code = sock.connect_ex((host, port))
+        except OSError as error:  # no descriptor left; or an address that the system can't read, such as one with an unknown zone
             reason = _describe(error)
-            self._wheel.soon(lambda: self._done(None, reason))
+            self._wheel.soon(lambda: self._refuse(reason))
             return
-        self._sock = sock
-        sock.setblocking(False)
-        options.apply(sock)
-        code = sock.connect_ex((host, port))
         if code in (0, errno.EINPROGRESS):
             self._poller.watch(sock.fileno(), self._on_events, OUT)
             self._timer = self._wheel.after(timeout, lambda: self._fail(f"connect timed out after {timeout:g} s"))
@@ -338,6 +343,7 @@ class Connecting:
 
     def cancel(self) -> None:
         """Give up; ``done`` is not called."""
+        self._is_cancelled = True
         self._release(close=True)
 
     def _on_events(self, _events: int) -> None:
@@ -357,6 +363,10 @@ class Connecting:
 
     def _fail(self, reason: str) -> None:
         if self._sock is not None:
+            self._refuse(reason)
+
+    def _refuse(self, reason: str) -> None:
+        if not self._is_cancelled:
             self._release(close=True)
             self._done(None, reason)
 
@@ -377,7 +387,7 @@ class ConnectDone(Protocol):
 
 
 def _describe(error: OSError) -> str:
-    return os.strerror(error.errno) if error.errno else str(error)
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)  # the resolver's codes are negative
 
 
 def _describe_pending(sock: socket.socket) -> str:

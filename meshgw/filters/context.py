@@ -1,8 +1,7 @@
 """Context of a request at a server: local dtabs, trace position, deadline, sampling; or none of it from callers that are not trusted.
 
 Source: linkerd-config spec 7.1, 7.2, 7.5 and dtab spec 5.6. Reading takes the headers off the request; ``filters.destination`` writes
-them for
-the next hop.
+them for the next hop.
 """
 
 from __future__ import annotations

@@ -106,7 +106,8 @@ class Timestamp:
 class XForwarded:
     """Adds the caller's address to ``X-Forwarded-For``, and tells the scheme and host it asked for in ``-Proto`` and ``-Host``.
 
-    With ``replace`` what the caller says of itself is dropped, as it must be where callers are not trusted; else the list is appended to, and
+    With ``replace`` what the caller says of itself is dropped, as it must be where callers are not trusted; else the list is appended to,
+    and
     the other two are left alone where they are present.
     """
 

@@ -53,7 +53,7 @@ _REASONS = {
     505: b"HTTP Version Not Supported",
 }
 _EMPTY_LINES = re.compile(rb"(?:\r\n)*+")
-_READING_HEAD, _READING_BODY, _ANSWERING, _TUNNEL, _CLOSED = range(5)
+_READING_HEAD, _READING_BODY, _ANSWERING, _SENDING, _TUNNEL, _CLOSED = range(6)
 
 
 def _nothing() -> None:
@@ -170,7 +170,7 @@ class HttpServer:
                 peer.send_body(data)
                 if peer.is_full:
                     self._pause()
-        elif state == _ANSWERING:
+        elif state == _ANSWERING or state == _SENDING:
             self._buffer += data
             if len(self._buffer) > READ_AHEAD:
                 self._pause()
@@ -380,8 +380,13 @@ class HttpServer:
         ex.reset()
         if self._closing:
             self._state = _CLOSED
-            self._connection.close_now()
-            return
+            self._connection.close()
+        elif self._connection.is_full:
+            self._state = _SENDING  # who does not read answers gets no more of them, or they would fill the memory
+        else:
+            self._next_request()
+
+    def _next_request(self) -> None:
         self._state = _READING_HEAD
         if self._paused:
             self._resume()
@@ -435,6 +440,9 @@ class HttpServer:
 
     def drained(self) -> None:
         """See :class:`meshgw.core.transport.Receiver`: the caller takes bytes again."""
+        if self._state == _SENDING:
+            self._next_request()
+            return
         upstream = self._ex.upstream
         if upstream is not None:
             upstream.resume_answer()
@@ -446,6 +454,16 @@ class HttpServer:
         if self._state == _TUNNEL and self._tunnel is not None:
             self._tunnel.send_end([])
             self._half_end_tunnel()
+        elif self._state == _READING_HEAD or self._state == _SENDING:
+            self._end_idle()
+        else:
+            self._connection.close_now()
+
+    def _end_idle(self) -> None:
+        """No request is under way: end the connection, but not before the last answer was sent."""
+        self._state = _CLOSED
+        if self._connection.is_sending:
+            self._connection.close()
         else:
             self._connection.close_now()
 
@@ -462,8 +480,8 @@ class HttpServer:
     def drain(self) -> None:
         """Close when idle, or after the answer under way."""
         self._closing = True
-        if self._state == _READING_HEAD and not self._buffer:
-            self._connection.close_now()
+        if self._state == _SENDING or (self._state == _READING_HEAD and not self._buffer):
+            self._end_idle()
 
     def abort(self) -> None:
         """End now, whatever is under way."""

@@ -219,8 +219,7 @@ def violation(data: bytes, end: int, max_line: int, max_headers: int) -> BadRequ
     """What is wrong with the bytes of a head, by the first violation in byte order; None when nothing is, or more bytes may mend it.
 
     ``end`` is the offset of the head's final empty line, -1 while it has not come. ``max_line`` bounds the request line, ``max_headers``
-    the
-    section after it, both in bytes.
+    the section after it, both in bytes.
     """
     line_end = data.find(b"\r\n")
     bare = _first_bare(data)

@@ -22,7 +22,7 @@ class FakeConnection:
     def __init__(self) -> None:
         self.written = b""
         self.ending = ""
-        self.is_full = self.is_paused = self.is_half_closed = False
+        self.is_full = self.is_sending = self.is_paused = self.is_half_closed = False
         self.flushed = 0
 
     def start(self) -> None:
