@@ -38,6 +38,10 @@ class Routes(Protocol):
         """The route of a name that is not in the cache; it may still be pending."""
         ...
 
+    def drop(self, route: Route) -> None:
+        """A route that is in no cache, or not any more, has done its service."""
+        ...
+
     def explain(self, route: Route) -> Unbound:
         """Why the route leads nowhere."""
         ...

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 from meshgw.app.endpoint import Endpoint
+from meshgw.app.traffic import Traffic
 from meshgw.balance.nodes import Node, Nodes, Picker
 from meshgw.core.address import Addr, Address, Replicas
 from meshgw.core.exchange import Exchange
 from meshgw.core.live import Live, Observation, Ok, Pending, State
+from meshgw.core.transport import Connection
 from meshgw.errors import MeshError, NamerError
 from meshgw.filters.budget import RetryBudget
 from meshgw.naming.path import Path
@@ -33,12 +35,13 @@ class BoundClient:
         make_endpoint: Callable[[Address, ClientMetrics], Endpoint],
         requeue_budget: RetryBudget,
         metrics: Metrics,
+        clock: Callable[[], float],
         resume: Callable[[list[Exchange]], None],
     ) -> None:
         self.id, self.metrics = id, metrics
         self.label = id.show()
         self._resume = resume
-        self.stats = ClientMetrics(metrics)
+        self.stats = ClientMetrics(metrics, clock)
         self.outcomes = metrics.outcomes()
         self.nodes: Nodes[Endpoint] = Nodes(lambda address: make_endpoint(address, self.stats), probation=picker.probation)
         self._picker, self.budget = picker, requeue_budget
@@ -142,7 +145,6 @@ class BoundClient:
         balancer.follow("max_effort_exhausted", function=lambda: self._picker.exhausted)
         metrics.scope("retries").gauge("budget", function=lambda: float(self.budget.balance))
         metrics.gauge("available", function=total(lambda node: node.is_available))
-        metrics.gauge("connections", function=total(lambda node: node.endpoint.pool.open))
         metrics.gauge("pool_size", function=total(lambda node: node.endpoint.pool.size))
         metrics.gauge("pool_cached", function=total(lambda node: node.endpoint.pool.cached))
         metrics.gauge("pool_waiters", function=total(lambda node: node.endpoint.pool.waiting))
@@ -151,8 +153,8 @@ class BoundClient:
 class ClientMetrics:
     """What all endpoints of one client count (``app.endpoint.EndpointStats``)."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._connects, self._closes = metrics.counter("connects"), metrics.counter("closes")
+    def __init__(self, metrics: Metrics, clock: Callable[[], float]) -> None:
+        self._traffic = Traffic(metrics, clock)
         self._connect_ms = metrics.histogram("connect_latency_ms")
         self._failed_ms = metrics.histogram("failed_connect_latency_ms")
         self._failed = metrics.counter("service_creation", "failures")
@@ -167,9 +169,9 @@ class ClientMetrics:
         self._probes, self._removed_for = accrual.counter("probes"), accrual.counter("removed_for_ms")
         self._metrics = metrics
 
-    def connected(self, seconds: float) -> None:
+    def connected(self, seconds: float, connection: Connection) -> None:
         """See :class:`meshgw.client.pool.PoolStats`."""
-        self._connects.incr()
+        self._traffic.opened(connection)
         self._connect_ms.add(seconds * 1000)
 
     def connect_failed(self, seconds: float, reason: str) -> None:
@@ -177,9 +179,9 @@ class ClientMetrics:
         self._failed.incr()
         self._failed_ms.add(seconds * 1000)
 
-    def disconnected(self) -> None:
+    def disconnected(self, connection: Connection, requests: int) -> None:
         """See :class:`meshgw.client.pool.PoolStats`."""
-        self._closes.incr()
+        self._traffic.closed(connection, requests)
 
     def waited(self) -> None:
         """See :class:`meshgw.client.pool.PoolStats`."""

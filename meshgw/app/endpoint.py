@@ -13,6 +13,7 @@ from meshgw.client.pool import Pool, PoolStats
 from meshgw.core.address import Address
 from meshgw.core.exchange import Exchange
 from meshgw.core.timers import Wheel
+from meshgw.core.transport import Connection
 from meshgw.filters.accrual import AccrualStats, Breaker, Policy
 from meshgw.filters.classify import SUCCESS
 from meshgw.filters.fail_fast import FailFast
@@ -120,9 +121,9 @@ class Endpoint:
 
     # --- connections (client.pool.PoolStats)
 
-    def connected(self, seconds: float) -> None:
+    def connected(self, seconds: float, connection: Connection) -> None:
         """See :class:`meshgw.client.pool.PoolStats`."""
-        self._stats.connected(seconds)
+        self._stats.connected(seconds, connection)
         if self._fail_fast is not None:
             self._fail_fast.connected()
 
@@ -132,9 +133,9 @@ class Endpoint:
         if self._fail_fast is not None:
             self._fail_fast.connect_failed()
 
-    def disconnected(self) -> None:
+    def disconnected(self, connection: Connection, requests: int) -> None:
         """See :class:`meshgw.client.pool.PoolStats`."""
-        self._stats.disconnected()
+        self._stats.disconnected(connection, requests)
 
     def waited(self) -> None:
         """See :class:`meshgw.client.pool.PoolStats`."""

@@ -17,6 +17,7 @@ from meshgw.app.http_stacks import BOUND_STACK, PATH_STACK, SERVER_STACK, BoundL
 from meshgw.app.policy import ServicePolicy, can_replay
 from meshgw.app.replies import ErrorReplies
 from meshgw.app.router import RouterCaches
+from meshgw.app.traffic import Traffic
 from meshgw.app.walk import NACK, Walk
 from meshgw.balance.nodes import Picker
 from meshgw.balance.pickers import P2cLeastLoaded
@@ -178,10 +179,10 @@ class HttpRouter:
             binding_timeout=config.binding_timeout_ms / 1000,
             begin_stats=stats.on_request,
         )
-        connects, closes = scope.counter("connects"), scope.counter("closes")
+        traffic = Traffic(scope, shared.clock)
 
         def closed(connection: HttpServer) -> None:
-            closes.incr()
+            traffic.closed(connection.connection, connection.requests)
             listener.closed(connection)
 
         parameters = HttpParameters(
@@ -201,8 +202,8 @@ class HttpRouter:
         )
 
         def accepted(sock: socket.socket, peer: tuple[str, int], local: tuple[str, int]) -> ServerConnection:
-            connects.incr()
             connection = Connection(sock, shared.poller, shared.wheel)
+            traffic.opened(connection)
             connection.receiver = served = HttpServer(connection, parameters, peer, local)
             return served
 
@@ -211,7 +212,6 @@ class HttpRouter:
         listener = Listener(
             sock, poller=shared.poller, wheel=shared.wheel, accepted=accepted, options=sockets, check_seconds=parameters.check
         )
-        scope.gauge("connections", function=lambda: float(listener.connections))
         return listener
 
     # --- what the caches build from (app.router.Parts)
@@ -263,7 +263,10 @@ class HttpRouter:
     def forget_path(self, name: Path) -> None:
         """See :class:`meshgw.app.router.Parts`."""
         if self._services.pop(name, None) is not None:
-            self._metrics.scope("service", name.show()[1:]).prune()
+            shown = name.show()[1:]
+            self._metrics.remove("service", shown)
+            for client in self.caches.clients():  # callers choose names: what is kept of each must go with it
+                client.metrics.remove("service", shown)
 
     def bound_pipeline(self, name: Path, client: BoundClient, residual: Path) -> Pipeline:
         """See :class:`meshgw.app.router.Parts`."""
@@ -313,6 +316,7 @@ class HttpRouter:
             make_endpoint=make_endpoint,
             requeue_budget=build_budget(params.requeue_budget, shared.clock),
             metrics=self._metrics.scope("client", id.show()[1:]),
+            clock=shared.clock,
             resume=resume,
         )
 

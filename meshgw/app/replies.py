@@ -1,8 +1,7 @@
 """How errors made here are answered over HTTP.
 
 Source: linkerd-config spec 5.8: the status of the error, ``l5d-err`` with the URL-encoded message, a plain-text body; ``l5d-retryable``
-when
-the request is known not to have reached a service.
+when the request is known not to have reached a service.
 """
 
 from __future__ import annotations

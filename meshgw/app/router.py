@@ -1,8 +1,7 @@
 """One router: its caches of names, and what they are built from.
 
 Source: linkerd-config spec 4.1, 4.9 and 9.9 (bindcache). Path cache: (name, local dtab) → :class:`Route`; trees, bound names and clients
-are
-shared below it. Protocols (``app.http``) give it the pipelines and pools.
+are shared below it. Protocols (``app.http``) give it the pipelines and pools.
 """
 
 from __future__ import annotations
@@ -103,6 +102,7 @@ class RouterCaches:
         self.label, self.dtab, self.interpreter = label, dtab, interpreter
         self._parts, self._limits, self._wheel, self._clock = parts, limits, wheel, clock
         self.routes: dict[Any, Route] = {}
+        self._named: dict[Path, int] = {}  # how many routes each name has, those outside of the cache included
         scope = metrics.scope("bindcache")
         idle = float(limits.idle_ttl_secs)
         self._counters = CacheCounters(lambda name: scope.counter("path", name))
@@ -157,6 +157,7 @@ class RouterCaches:
     def bind(self, name: Path, dtab: Dtab | None) -> Route:
         """See :class:`meshgw.app.walk.Routes`."""
         self._counters.misses.incr()
+        self._named[name] = self._named.get(name, 0) + 1
         key = name if dtab is None else (name, dtab)
         route = Route(
             name,
@@ -172,7 +173,12 @@ class RouterCaches:
         else:
             self._counters.oneshots.incr()
             route.is_oneshot = True
-        route.start(self.interpreter.bind(self.dtab if dtab is None else self.dtab + dtab, name))
+        try:
+            route.start(self.interpreter.bind(self.dtab if dtab is None else self.dtab + dtab, name))
+        except Exception:  # a plug-in's defect: the next request is to try again, not to wait for what nobody works on
+            self.routes.pop(key, None)
+            self.drop(route)
+            raise
         return route
 
     def explain(self, route: Route) -> Unbound:
@@ -253,9 +259,14 @@ class RouterCaches:
         return True
 
     def _expire(self, key: Any) -> None:
-        route = self.routes.pop(key)
+        self.drop(self.routes.pop(key))
+
+    def drop(self, route: Route) -> None:
+        """See :class:`meshgw.app.attempt.Routes`."""
         route.close()
-        if not any(other.name == route.name for other in self.routes.values()):
+        self._named[route.name] -= 1
+        if not self._named[route.name]:
+            del self._named[route.name]
             self._parts.forget_path(route.name)
 
 

@@ -1,8 +1,7 @@
 """The walk of a request: down through the stacks to its attempts, and its answer up again. One walk per listener.
 
 Source: ARCHITECTURE.md sections 2 and 3. Every step runs to its end in one call; where a request has to wait (an unbound name, no
-address, no
-connection, a backoff) it is parked on what it waits for, within a limit, and the walk is entered again at that step.
+address, no connection, a backoff) it is parked on what it waits for, within a limit, and the walk is entered again at that step.
 """
 
 from __future__ import annotations
@@ -275,4 +274,4 @@ class Walk(Attempts):
         for hook in self._server.ends if partial is None or depth > SERVER else partial:
             hook(ex)
         if route is not None and route.is_oneshot and not route.in_flight:
-            route.close()
+            self._routes.drop(route)

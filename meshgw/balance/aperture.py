@@ -3,8 +3,8 @@
 Source: linkerd-config spec 10.7 (Finagle's load band). The average of requests under way per node of the aperture is held between
 ``lowLoad`` and ``highLoad``: with each request that begins or ends the aperture widens by a node at or above the one, and narrows by a
 node at or below the other. Nodes stand in an order that is random but stable, so that few connections serve a small load and each gateway
-has its own.
-Only available nodes stand in the order: an unavailable one is replaced by the next, and takes its place again when it has recovered.
+has its own. Only available nodes stand in the order: an unavailable one is replaced by the next, and takes its place again when it has
+recovered.
 """
 
 from __future__ import annotations

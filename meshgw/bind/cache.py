@@ -1,9 +1,8 @@
 """Caches of shared, closable things keyed by names: capacity, idle time, counters.
 
 Source: linkerd-config spec 4.9, dtab spec 5.6. An entry lives while somebody holds it and for the idle time after the last holder left,
-so that
-a name that flaps keeps its connections. When the cache is full the longest idle entry makes room; without one the new value is a *oneshot*,
-built for its holder alone and closed when released.
+so that a name that flaps keeps its connections. When the cache is full the longest idle entry makes room; without one the new value is a
+*oneshot*, built for its holder alone and closed when released.
 """
 
 from __future__ import annotations

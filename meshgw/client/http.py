@@ -1,8 +1,7 @@
 """HTTP/1.1 to endpoints: an exchange's request to wire bytes, the answer back, one pooled connection each.
 
 Source: DATAPATH.md; linkerd-config spec 5.3, 5.4; RFC 9112. The head and the body bytes at hand leave in one write. A connection goes
-back to
-its pool only when both messages ended cleanly; bytes that come on an idle connection make it unusable.
+back to its pool only when both messages ended cleanly; bytes that come on an idle connection make it unusable.
 """
 
 from __future__ import annotations
@@ -72,6 +71,11 @@ class HttpClient:
         self._interim = self._used = 0
         self.born = 0.0
         connection.receiver = self
+
+    @property
+    def connection(self) -> Connection:
+        """What it speaks over."""
+        return self._connection
 
     @property
     def used(self) -> int:

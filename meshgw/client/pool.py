@@ -41,7 +41,7 @@ class PoolLimits:
 class PoolStats(Protocol):
     """What the pool counts, for all endpoints of a bound name."""
 
-    def connected(self, seconds: float) -> None:
+    def connected(self, seconds: float, connection: Connection) -> None:
         """A connection was established."""
         ...
 
@@ -49,8 +49,8 @@ class PoolStats(Protocol):
         """A connection could not be established."""
         ...
 
-    def disconnected(self) -> None:
-        """An established connection ended."""
+    def disconnected(self, connection: Connection, requests: int) -> None:
+        """An established connection ended, after so many requests."""
         ...
 
     def waited(self) -> None:
@@ -209,7 +209,7 @@ class Pool:
                 self._stats.connect_failed(seconds, reason)
                 self._fail_one(reason)
             else:
-                self._stats.connected(seconds)
+                self._stats.connected(seconds, connection)
                 client = HttpClient(connection, self._parameters, self, self.name)
                 client.born = self._clock()
                 self._clients.add(client)
@@ -255,7 +255,7 @@ class Pool:
         """The connection is gone."""
         if client in self._clients:
             self._clients.discard(client)
-            self._stats.disconnected()
+            self._stats.disconnected(client.connection, client.used)
         self._idle_since.pop(client, None)
         if client in self._idle:
             self._idle.remove(client)

@@ -84,7 +84,9 @@ class Connection:
         "_wheel",
         "flushed",
         "is_full",
+        "received",
         "receiver",
+        "sent",
     )
 
     def __init__(self, sock: socket.socket, poller: Poller, wheel: Wheel, receiver: Receiver | None = None) -> None:
@@ -99,6 +101,8 @@ class Connection:
         self._state = _OPEN
         self._linger: Timer | None = None
         self._lingered = 0
+        self.received = self.sent = 0
+        """Bytes of the whole connection."""
         self.flushed = 0
         """Bytes that had to wait and were sent then; whoever watches for a peer that does not read compares it."""
         if receiver is not None:
@@ -123,6 +127,7 @@ class Connection:
             if self._state > _PARKED:
                 self._discard(data)
             elif data:
+                self.received += len(data)
                 self.receiver.data_received(data)
             else:
                 self._ask(self._events & ~IN)
@@ -199,6 +204,7 @@ class Connection:
         except OSError as error:
             self._break(_describe(error))
             return
+        self.sent += sent
         if sent < len(data):
             self._keep(data[sent:] if sent else data)
             self._ask(self._events | OUT)
@@ -226,6 +232,7 @@ class Connection:
             return
         rest = data[sent:]
         self.flushed += sent
+        self.sent += sent
         self._out = [rest] if rest else []
         self._waiting = len(rest)
         if not rest:

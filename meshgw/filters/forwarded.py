@@ -107,8 +107,7 @@ class XForwarded:
     """Adds the caller's address to ``X-Forwarded-For``, and tells the scheme and host it asked for in ``-Proto`` and ``-Host``.
 
     With ``replace`` what the caller says of itself is dropped, as it must be where callers are not trusted; else the list is appended to,
-    and
-    the other two are left alone where they are present.
+    and the other two are left alone where they are present.
     """
 
     __slots__ = ("_replace", "_scheme")

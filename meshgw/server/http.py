@@ -149,6 +149,11 @@ class HttpServer:
         self.drain()
 
     @property
+    def connection(self) -> Connection:
+        """What it speaks over."""
+        return self._connection
+
+    @property
     def requests(self) -> int:
         """Requests begun on this connection."""
         return self._requests

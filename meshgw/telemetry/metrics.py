@@ -164,6 +164,14 @@ class Metrics:
             node._metric = Outcomes(status=status, pending=pending, folded=node._count_dropped)
         return node._as(Outcomes, node._metric)
 
+    def remove(self, *names: str) -> None:
+        """Prune the node at ``names`` below this one if there is one."""
+        node: Metrics | None = self
+        for name in names:
+            node = node._children.get(name) if node is not None else None
+        if node is not None:
+            node.prune()
+
     def prune(self) -> None:
         """Remove this node and all below it; their holders may go on using them, unexported."""
         if self._parent is not None and self._room is not None:

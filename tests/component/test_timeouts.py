@@ -13,8 +13,7 @@ from meshgw.naming.path import Path
 from transcript import DONE, OK, Mesh, asked
 
 TOTAL = (
-    "exceeded 500.milliseconds to /svc/web while waiting for a response for the request, "
-    "including retries (if applicable) (totalTimeoutMs)"
+    "exceeded 500.milliseconds to /svc/web while waiting for a response for the request, including retries (if applicable) (totalTimeoutMs)"
 )
 ATTEMPT = (
     "exceeded 500.milliseconds to /svc/web while waiting for a response for an individual request, "
