@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from meshgw.app.policy import can_replay
 from meshgw.bind.route import Phase, Route
 from meshgw.core.exchange import Exchange, Upstream
-from meshgw.core.stack import EndHook, Pipeline, Wait
+from meshgw.core.stack import EndHook, Pipeline, ResponseHook, Wait
 from meshgw.core.timers import Wheel
 from meshgw.errors import BindingTimeout, ConnectFailed, InternalError, MeshError, NoEndpoint, Unbound
 from meshgw.filters.classify import NON_RETRYABLE_FAILURE, RETRYABLE_FAILURE, SUCCESS
@@ -60,8 +60,14 @@ class Attempts:
         raise NotImplementedError  # pragma: no cover - the walk's
 
     def answer_early(self, ex: Exchange, reply: Any, level: int, pipeline: Pipeline, hook: Callable[[Exchange], Any]) -> None:
-        """A filter answered, waits, or (None) failed."""
+        """A filter answered, or waits."""
         raise NotImplementedError  # pragma: no cover - the walk's
+
+    def _stop_at(self, ex: Exchange, level: int, pipeline: Pipeline, hook: Callable[[Exchange], Any]) -> tuple[ResponseHook, ...]:
+        """The exchange goes no further than ``hook``: note which end hooks are to run, and give the response hooks."""
+        hooks, ex.partial = pipeline.partial[pipeline.requests.index(hook)]
+        ex.depth = level
+        return hooks
 
     # --- one attempt
 
@@ -80,7 +86,11 @@ class Attempts:
                 return
         ex.bound = bound
         for hook in bound.pipeline.requests:
-            reply = hook(ex)
+            try:
+                reply = hook(ex)
+            except Exception:  # the limit that one of them may have started must not outlive the exchange
+                self._stop_at(ex, BOUND, bound.pipeline, hook)
+                raise
             if reply is not None:
                 self.answer_early(ex, reply, BOUND, bound.pipeline, hook)
                 return

@@ -53,6 +53,8 @@ from meshgw.wire.headers import FieldTable
 from meshgw.wire.http1 import ResponseTable
 
 KB = 1024
+OTHER_LINES = 512
+"""Bytes left for what stands beside ``l5d-err``: a Linkerd or meshgw before this one refuses longer heads by the same maxHeadersKB."""
 REPLAY_KB = 5
 """Kilobytes of a request's body kept for retries: streamAfterContentLengthKB, below which Linkerd buffers (spec 5.1)."""
 
@@ -89,7 +91,7 @@ class HttpRouter:
                 rotate_count=config.http_access_log_rotate_count,
                 clock=shared.now,
             )
-        self._replies = ErrorReplies(max_header=config.max_headers_kb * KB, max_body=config.max_err_response_kb * KB)
+        self._replies = ErrorReplies(max_header=config.max_headers_kb * KB - OTHER_LINES, max_body=config.max_err_response_kb * KB)
         self.identifier = self._build_identifier()
         self.listeners: list[Listener] = []
         self._sockets: list[socket.socket] = []

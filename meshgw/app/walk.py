@@ -15,7 +15,7 @@ from meshgw.bind.route import Route
 from meshgw.core.exchange import Exchange, Upstream
 from meshgw.core.stack import EndHook, Pipeline, Reply, ResponseHook, Wait, reply_headers
 from meshgw.core.timers import Wheel
-from meshgw.errors import CallerGone, MeshError, Refused
+from meshgw.errors import CallerGone, DeadlineExceeded, MeshError, Refused
 from meshgw.filters.classify import NON_RETRYABLE_FAILURE, RETRYABLE_FAILURE, SUCCESS
 from meshgw.identify.request import unidentified
 from meshgw.kinds import Identifier
@@ -105,7 +105,15 @@ class Walk(Attempts):
             return
         ex.partial = None
         for following in pipeline.requests[pipeline.requests.index(hook) + 1 :]:
-            answer = following(ex)
+            try:
+                answer = following(ex)
+            except Exception as error:  # noqa: BLE001 - as in begin
+                self._stop_at(ex, PATH, pipeline, following)
+                if isinstance(error, MeshError):
+                    self.fail(ex, error)
+                else:
+                    self.defect(ex)
+                return
             if answer is not None:
                 self.answer_early(ex, answer, PATH, pipeline, following)
                 return
@@ -113,12 +121,6 @@ class Walk(Attempts):
         ex.base = len(ex.headers.lines)
         ex.attempt_started = self._clock()
         self._guard(ex, self._choose)
-
-    def _stop_at(self, ex: Exchange, level: int, pipeline: Pipeline, hook: Callable[[Exchange], Any]) -> tuple[ResponseHook, ...]:
-        """The exchange goes no further than ``hook``: note which end hooks are to run, and give the response hooks."""
-        hooks, ex.partial = pipeline.partial[pipeline.requests.index(hook)]
-        ex.depth = level
-        return hooks
 
     def answer_early(self, ex: Exchange, reply: Reply | Wait, level: int, pipeline: Pipeline, hook: Callable[[Exchange], Any]) -> None:
         """A filter answered or waits: unwind exactly the filters that were passed, at its level and outside of it."""
@@ -231,7 +233,8 @@ class Walk(Attempts):
         if not ex.responded and ex.depth:
             self._stop_waiting(ex)
             self.abandon(ex)
-            ex.verdict = NON_RETRYABLE_FAILURE
+            # callers choose their deadlines: short ones must not make a healthy endpoint look dead
+            ex.verdict = None if isinstance(error, DeadlineExceeded) else NON_RETRYABLE_FAILURE
             self.fail(ex, error)
 
     def caller_failed(self, ex: Exchange, error: MeshError) -> None:

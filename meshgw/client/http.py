@@ -29,7 +29,7 @@ _BEGINNING = b"HTTP/1."
 _IDLE, _AWAITING_HEAD, _READING_BODY, _TUNNEL, _GONE = range(5)
 MOST_INTERIM = 16
 """Interim (1xx) answers accepted before the final one."""
-_IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
+IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 
 
 class Pool(Protocol):
@@ -81,6 +81,11 @@ class HttpClient:
     def used(self) -> int:
         """Requests sent on this connection."""
         return self._used
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the endpoint has closed the idle connection, or said something unasked, and nobody was told yet."""
+        return self._connection.is_readable
 
     # --- the request
 
@@ -333,5 +338,5 @@ class HttpClient:
         ex.upstream = None
         # a kept connection that ends before any byte of an answer was most likely closed while idle (RFC 9112 section 9.3.1)
         stale = state == _AWAITING_HEAD and self._used > 1 and not self._buffer and not self._interim
-        resend = stale and ex.method in _IDEMPOTENT
+        resend = stale and ex.method in IDEMPOTENT
         ex.walk.failed(ex, UpstreamClosed(selected=self.name, reason=reason), resend=resend)

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import attrs
 
-from meshgw.client.http import ClientParameters, HttpClient
+from meshgw.client.http import IDEMPOTENT, ClientParameters, HttpClient
 from meshgw.core.address import Address
 from meshgw.core.exchange import Exchange
 from meshgw.core.reactor import Poller
@@ -174,6 +174,9 @@ class Pool:
                 if self._is_old(client):  # the next sweep would have closed it
                     client.close_idle()
                     continue
+            if (ex.length or ex.method not in IDEMPOTENT) and client.is_stale:  # what can't be sent twice must not meet a dead one
+                client.close_idle()
+                continue
             if self._node is not None:
                 self._tell()
             return client

@@ -15,6 +15,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+FAR_SECONDS = 30.0
+"""Timers further away are looked through every now and then: callers start and cancel many (deadlines), and none may stay for hours."""
+
 _log = Logger()
 
 
@@ -37,6 +40,7 @@ class Wheel:
     def __init__(self, reactor: IReactorTime, tick: float = 0.02) -> None:
         self._reactor, self._tick = reactor, tick
         self._slots: dict[int, list[Timer]] = {}
+        self._far: list[tuple[int, Timer]] = []
         self._due: int | None = None
         self._call: Any = None
         self._soon: list[Callable[[], None]] = []
@@ -45,6 +49,15 @@ class Wheel:
         """Call ``function`` once, ``seconds`` from now or up to one tick later."""
         slot = int((self._reactor.seconds() + seconds) / self._tick) + 1
         timer = Timer(function)
+        if seconds > FAR_SECONDS:
+            if not self._far:
+                self.after(FAR_SECONDS / 2, self._come_near)
+            self._far.append((slot, timer))
+        else:
+            self._put(slot, timer)
+        return timer
+
+    def _put(self, slot: int, timer: Timer) -> None:
         timers = self._slots.get(slot)
         if timers is None:
             self._slots[slot] = [timer]
@@ -52,7 +65,20 @@ class Wheel:
                 self._arm(slot)
         else:
             timers.append(timer)
-        return timer
+
+    def _come_near(self) -> None:
+        """Take over the far timers whose time is near, and forget those that were cancelled."""
+        near = int((self._reactor.seconds() + FAR_SECONDS) / self._tick) + 1
+        waiting, self._far = self._far, []
+        for slot, timer in waiting:
+            if timer.function is None:
+                continue
+            if slot <= near:
+                self._put(slot, timer)
+            else:
+                self._far.append((slot, timer))
+        if self._far:
+            self.after(FAR_SECONDS / 2, self._come_near)
 
     def soon(self, function: Callable[[], None]) -> None:
         """Call ``function`` from the loop, after the present call has returned."""

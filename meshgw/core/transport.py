@@ -157,6 +157,17 @@ class Connection:
         else:
             self._lost(_describe_pending(self._sock))
 
+    @property
+    def is_readable(self) -> bool:
+        """Whether bytes or the end of the connection are there to be read; asks the system."""
+        try:
+            self._recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
     def pause_reading(self) -> None:
         """Read nothing until :meth:`resume_reading`; the peer is held back by TCP once its window is full."""
         if self._events & IN and self._state == _OPEN:

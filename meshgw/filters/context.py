@@ -32,6 +32,8 @@ TAKEN = frozenset(
 """Request fields that every hop reads and writes itself; x-forwarded-client-cert is never passed on (spec 5.6)."""
 
 _MOST_DTABS = 256
+MOST_SHOWN = 1024
+"""Characters of a parser's complaint, which may quote a whole dtab, that a header repeats; encoded they are at most three times as many."""
 
 
 class ServerContext:
@@ -90,7 +92,8 @@ class ServerContext:
 def malformed_dtab(header: str, error: DtabSyntaxError) -> Reply:
     """The 400 that tells the caller what is wrong with its dtab."""
     text = f"{header}: {error}"
-    return Reply(400, text.encode(), ((b"l5d-err", quote_plus(text).encode("ascii")), (b"Content-Type", b"text/plain")))
+    shown = quote_plus(text[:MOST_SHOWN])
+    return Reply(400, text.encode(), ((b"l5d-err", shown.encode("ascii")), (b"Content-Type", b"text/plain")))
 
 
 class ClearContext:

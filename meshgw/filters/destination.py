@@ -72,13 +72,21 @@ class Authority:
         notes = ex.notes
         if notes is None:
             notes = ex.notes = {}
-        notes["host"] = ex.host or b""
+        notes["host"] = ex.host
         ex.headers.replace(b"host", self._authority)
 
     def on_response(self, ex: Exchange) -> None:
         """Put the caller's host back into Location and Refresh."""
-        host: bytes = (ex.notes or {}).get("host", b"")
+        host: bytes = (ex.notes or {}).get("host") or b""
         for name in (b"location", b"refresh"):
             value = ex.response.get(name)
             if value is not None and self._authority in value:
                 ex.response.set(name, value.replace(self._authority, host))
+
+    def on_end(self, ex: Exchange) -> None:
+        """The attempt ended: the next one, and the access log, see the caller's Host again."""
+        host = (ex.notes or {}).get("host")
+        if host is None:
+            ex.headers.remove(b"host")
+        else:
+            ex.headers.replace(b"host", host)

@@ -96,11 +96,11 @@ class AttemptStats:
         budget.requests += 1
 
     def on_end(self, ex: Exchange) -> None:
-        """It ended; a retry's time counts from its own beginning."""
+        """It ended; the time of a retry, or after an injected delay, counts from the attempt's own beginning."""
         outcome, micros, bucket = ex.outcome, ex.micros, ex.bucket
         if ex.error is not None:
             outcome = type(ex.error).__name__
-        if ex.retries:
+        if ex.attempt_started != ex.arrived:
             micros = int((ex.ended - ex.attempt_started) * 1e6)
             bucket = bucket_of(micros)
         cell = self._client_cells.get(outcome) or self._client.cell(outcome)

@@ -111,7 +111,7 @@ class HttpServer:
         "_ex",
         "_halves",
         "_keep",
-        "_max_line",
+        "_harmless",
         "_life",
         "_marker",
         "_p",
@@ -125,7 +125,7 @@ class HttpServer:
 
     def __init__(self, connection: Connection, parameters: HttpParameters, peer: tuple[str, int], local: tuple[str, int]) -> None:
         self._connection, self._p = connection, parameters
-        self._max_line = parameters.max_line
+        self._harmless = min(parameters.max_line, parameters.max_headers)  # a head of this size is within both limits
         self._ex = ex = Exchange()
         ex.caller, ex.walk, ex.peer, ex.local = self, parameters.walk, peer, local
         self._buffer = b""
@@ -175,7 +175,7 @@ class HttpServer:
                 peer.send_body(data)
                 if peer.is_full:
                     self._pause()
-        elif state == _ANSWERING or state == _SENDING:
+        elif state in (_ANSWERING, _SENDING):
             self._buffer += data
             if len(self._buffer) > READ_AHEAD:
                 self._pause()
@@ -190,7 +190,7 @@ class HttpServer:
             if end < 0:
                 self._buffer = data
                 if data:
-                    error = violation(data, -1, self._max_line, self._p.max_headers)
+                    error = violation(data, -1, self._p.max_line, self._p.max_headers)
                     if error is not None:
                         self._refuse(error)
                 break
@@ -204,13 +204,13 @@ class HttpServer:
         """Begin the exchange of the head that ends at ``end``; False when the connection is done for."""
         p = self._p
         error: BadRequest | None
-        if end > self._max_line and (error := violation(data[: end + 2], end, self._max_line, p.max_headers)) is not None:
+        if end > self._harmless and (error := violation(data[: end + 2], end, p.max_line, p.max_headers)) is not None:
             self._refuse(error)
             return False
         try:
             head = parse_request(data[:end], p.table)
         except BadRequest as problem:
-            self._refuse(violation(data[: end + 2], end, self._max_line, p.max_headers) or problem)
+            self._refuse(violation(data[: end + 2], end, p.max_line, p.max_headers) or problem)
             return False
         self._requests += 1
         ex = self._ex
@@ -219,7 +219,7 @@ class HttpServer:
         ex.scheme = head.scheme
         self._keep = head.keep_alive
         self._state = _ANSWERING
-        if head.upgrade is not None and head.upgrade.lower() != b"h2c":  # HTTP/2 is not to be begun behind this proxy's back
+        if head.upgrade is not None and b"h2c" not in head.upgrade.lower():  # HTTP/2 is not to be begun behind this proxy's back
             ex.upgrade = head.upgrade
         if head.length and not self._begin_body(head):
             return False

@@ -251,9 +251,9 @@ def _without_listed(headers: Headers, options: bytes) -> Headers:
 
 
 def _complaint(line: bytes) -> str:
-    shown = line[:60].decode("latin-1")
     if line[:1] in (b" ", b"\t"):
-        return f"obsolete line folding at {shown!r}"
+        return "obsolete line folding"
+    shown = line.partition(b":")[0][:60].decode("latin-1")  # values may be credentials
     if b"\n" in line or b"\r" in line:
         return f"bare CR or LF at {shown!r}"
     name, colon, _ = line.partition(b":")

@@ -312,17 +312,17 @@ def test_the_caller_that_is_gone_is_not_answered_when_its_limit_passes(limited: 
     assert sum(value for names, value in counted.items() if names[-2:-1] == ("failures",) and names[-1].endswith("Timeout")) == 0
 
 
-def test_limits_of_pipelined_requests_count_from_their_own_begin(limited: tuple[Mesh, str, str]) -> None:
-    mesh, kind, _ = limited
-    if kind == "deadline":
-        pytest.skip("a deadline is a moment, not a duration")
-    caller, upstream, _ = asked(mesh, GET * 3)
-    for number in (1, 2, 3):
-        upstream.expect(b"GET /", number)
-        pass_time(mesh, 0.4)
-        upstream.send(OK)
-        caller.expect(DONE, number)
-    assert all(status == b"200" for status in (part[:3] for part in caller.got.split(b"HTTP/1.1 ")[1:]))
+@pytest.mark.parametrize("kind", ["total", "attempt", "server"])
+def test_limits_of_pipelined_requests_count_from_their_own_begin(kind: str) -> None:
+    router, server, _ = LIMITS[kind]
+    with Mesh(router, server) as mesh:
+        caller, upstream, _ = asked(mesh, GET * 3)
+        for number in (1, 2, 3):
+            upstream.expect(b"GET /", number)
+            pass_time(mesh, 0.4)
+            upstream.send(OK)
+            caller.expect(DONE, number)
+        assert [part[:3] for part in caller.got.split(b"HTTP/1.1 ")[1:]] == [b"200"] * 3
 
 
 def test_backoffs_are_not_part_of_an_attempt() -> None:

@@ -33,5 +33,5 @@ def test_bytes_of_open_and_closed_connections_add_up() -> None:
         "sent_bytes": 22,
     }
     assert found.gauges["connections",] == 1
-    assert found.histograms["connection_duration",].sum == 2500
-    assert found.histograms["connection_requests",].sum == 3
+    assert found.histograms["connection_duration",].total == 2500
+    assert found.histograms["connection_requests",].total == 3

@@ -198,6 +198,16 @@ def test_bad_value_in_a_router_is_told_in_full(line: str, shown: Shown) -> None:
     assert [problem.partition(": ")[2] for problem in shown(http(line))] == [ROUTERS[line]]
 
 
+def test_forwarding_fields_are_written_in_one_of_three_ways(shown: Shown, loaded: Loaded) -> None:
+    text = "routers: [{protocol: http, servers: [{xForwardedHeaders: %s}]}]"
+    assert [router(loaded(text % way)).servers[0].x_forwarded_headers for way in ("pass", "append", "replace")] == [
+        "pass",
+        "append",
+        "replace",
+    ]
+    assert shown(text % "drop") == ["l.yaml:1:58: routers[0].servers[0].xForwardedHeaders: must be one of pass, append, replace, not drop"]
+
+
 def test_unknown_protocol_lists_the_known_ones(shown: Shown) -> None:
     assert shown("routers: [{protocol: htttp}]") == [
         "l.yaml:1:22: routers[0].protocol: unknown kind 'htttp'; known: http, trial (not supported yet: h2, mux, thrift, thriftmux); "
