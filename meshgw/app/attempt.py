@@ -234,6 +234,14 @@ class Attempts:
             ex.body = list(ex.replay)
         self._guard(ex, self._balance)
 
+    def _requeue(self, ex: Exchange, error: MeshError | None) -> None:
+        """Send again what was sent and not handled; the attempt that ends here is counted."""
+        ex.error = error
+        self.account(ex, since=ex.attempt_started)
+        ex.bound.stats.requeued(ex)
+        ex.error, ex.status = None, 0
+        self._again(ex)
+
     def failed(self, ex: Exchange, error: MeshError, *, resend: bool) -> None:
         """The endpoint gave no whole answer."""
         if ex.responded:
@@ -241,7 +249,7 @@ class Attempts:
             ex.caller.cut()
         elif resend and self._may_requeue(ex):
             ex.verdict = None  # a connection that was closed while idle says nothing of the endpoint's health
-            self._again(ex)
+            self._requeue(ex, error)
         else:
             self.attempt_failed(ex, error)
 

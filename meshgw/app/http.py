@@ -16,7 +16,7 @@ from meshgw.app.endpoint import Endpoint
 from meshgw.app.http_stacks import BOUND_STACK, PATH_STACK, SERVER_STACK, BoundLevel, PathLevel, ServerLevel, Shared
 from meshgw.app.policy import ServicePolicy, can_replay
 from meshgw.app.replies import ErrorReplies
-from meshgw.app.router import RouterCaches
+from meshgw.app.router import Choice, RouterCaches
 from meshgw.app.traffic import Traffic
 from meshgw.app.walk import NACK, Walk
 from meshgw.balance.nodes import Picker
@@ -44,8 +44,9 @@ from meshgw.filters.stats import AttemptStats, ServerStats, ServiceStats
 from meshgw.identify.request import RequestIdentifier, chain
 from meshgw.kinds import Interpreter, Kind, Runtime
 from meshgw.naming.path import Path
-from meshgw.server.http import HttpParameters, HttpServer
+from meshgw.server.http import HttpServer
 from meshgw.server.listener import BACKLOG, Listener, ServerConnection, bind_socket
+from meshgw.server.parameters import HttpParameters
 from meshgw.telemetry.access import AccessLog
 from meshgw.telemetry.metrics import Metrics
 from meshgw.telemetry.rolling import RollPolicy
@@ -270,15 +271,14 @@ class HttpRouter:
             for client in self.caches.clients():  # callers choose names: what is kept of each must go with it
                 client.metrics.remove("service", shown)
 
-    def bound_pipeline(self, name: Path, client: BoundClient, residual: Path) -> Pipeline:
+    def choice(self, name: Path, client: BoundClient, residual: Path) -> Choice:
         """See :class:`meshgw.app.router.Parts`."""
         through = client.metrics.outcomes("service", name.show()[1:], status=False)
         stats = AttemptStats(client.outcomes, through, client.budget, client.stats.requeues_per_request)
         params, _ = self.config.client.for_name(client.id)
         timeout = _seconds(params.request_attempt_timeout_ms)
-        return BOUND_STACK.compile(
-            BoundLevel(name=name, client=client, residual=residual, stats=stats, attempt_timeout=timeout, shared=self._shared)
-        )
+        level = BoundLevel(name=name, client=client, residual=residual, stats=stats, attempt_timeout=timeout, shared=self._shared)
+        return Choice(client, BOUND_STACK.compile(level), stats)
 
     def client(self, id: Path, resume: Callable[[list[Exchange]], None]) -> BoundClient:
         """See :class:`meshgw.app.router.Parts`."""

@@ -75,6 +75,8 @@ SERVER_STACK = (
     .then(Role.STATS, lambda server: server.stats)
     # next, so that what is logged is what the caller gets
     .then(Role.ACCESS_LOG, lambda server: server.record)
+    # before anybody believes a header of the caller, and around every answer made here
+    .then(Role.CLEAR_CONTEXT, lambda server: ClearContext() if server.config.clear_context else None)
     # before any work is spent on what is rejected
     .then(Role.CONCURRENCY_LIMIT, lambda server: server.limit)
     # counts from the arrival
@@ -82,8 +84,6 @@ SERVER_STACK = (
         Role.TIMEOUT,
         lambda server: ServerTimeout(server.shared.wheel, server.config.timeout_ms / 1000) if server.config.timeout_ms else None,
     )
-    # before anybody believes a header of the caller
-    .then(Role.CLEAR_CONTEXT, lambda server: ClearContext() if server.config.clear_context else None)
     # before any work is spent on a request that loops
     .then(Role.CALL_DEPTH, lambda server: CallDepth(server.config.max_call_depth))
     .then(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from urllib.parse import quote_plus
 
 from meshgw.core.stack import Reply
-from meshgw.errors import BadRequest, MeshError, NamerError
+from meshgw.errors import MeshError, NamerError
 
 
 class ErrorReplies:
@@ -30,4 +30,4 @@ class ErrorReplies:
         # the "Unable to ..." answers never carry it (spec 5.8)
         if error.retry_safe and (isinstance(error, NamerError) or error.phase != "bind") and not text.startswith("Unable to "):
             headers.append((b"l5d-retryable", b"true"))
-        return Reply(error.status, text.encode("utf-8")[: self._max_body], tuple(headers), close=isinstance(error, BadRequest))
+        return Reply(error.status, text.encode("utf-8")[: self._max_body], tuple(headers))

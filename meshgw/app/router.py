@@ -25,6 +25,7 @@ from meshgw.core.live import Ok, current
 from meshgw.core.stack import Pipeline
 from meshgw.core.timers import Timer, Wheel
 from meshgw.errors import Unbound
+from meshgw.filters.stats import AttemptStats
 from meshgw.kinds import Interpreter
 from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
@@ -39,10 +40,11 @@ _log = Logger()
 class Choice:
     """One leaf of a route: the pipeline of its bound level, its client, and the hold on it."""
 
-    __slots__ = ("client", "pipeline")
+    __slots__ = ("client", "pipeline", "stats")
 
-    def __init__(self, client: BoundClient, pipeline: Pipeline) -> None:
-        self.client, self.pipeline = client, pipeline
+    def __init__(self, client: BoundClient, pipeline: Pipeline, stats: AttemptStats) -> None:
+        """``stats`` is among the pipeline's filters; requeues count there as attempts of their own."""
+        self.client, self.pipeline, self.stats = client, pipeline, stats
 
 
 class BoundEntry:
@@ -75,8 +77,8 @@ class Parts(Protocol):
         """The stack of a logical name."""
         ...
 
-    def bound_pipeline(self, name: Path, client: BoundClient, residual: Path) -> Pipeline:
-        """The stack of a bound name under a logical one."""
+    def choice(self, name: Path, client: BoundClient, residual: Path) -> Choice:
+        """A bound name under a logical one, with its stack."""
         ...
 
     def client(self, id: Path, resume: Callable[[list[Exchange]], None]) -> BoundClient:
@@ -214,10 +216,14 @@ class RouterCaches:
     def _choices(self, name: Path, tree: NameTree[Bound]) -> Choices[Choice]:
         hold = self._trees.acquire(tree)
         self._holds.setdefault(tree, []).append(hold)
-        return Choices([(share, None if entry is None else self._choice(name, entry.value)) for share, entry in hold.value.items])
+        try:
+            return Choices([(share, None if entry is None else self._choice(name, entry.value)) for share, entry in hold.value.items])
+        except Exception:
+            self._release(tree)  # a filter that cannot be built must not keep the tree alive
+            raise
 
     def _choice(self, name: Path, entry: BoundEntry) -> Choice:
-        return Choice(entry.client, self._parts.bound_pipeline(name, entry.client, entry.bound.residual))
+        return self._parts.choice(name, entry.client, entry.bound.residual)
 
     def _release(self, tree: NameTree[Bound]) -> None:
         holds = self._holds[tree]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from meshgw.app.attempt import BOUND, ENDPOINT, PATH, SERVER, Attempts, Routes
+from meshgw.app.attempt import BOUND, ENDPOINT, PATH, SERVER, Attempts, Routes, log
 from meshgw.app.replies import ErrorReplies
 from meshgw.bind.route import Route
 from meshgw.core.exchange import Exchange, Upstream
@@ -151,7 +151,7 @@ class Walk(Attempts):
             if verdict is not SUCCESS:
                 if NACK in ex.response.seen and self._may_requeue(ex):
                     self.abandon(ex)
-                    self._again(ex)
+                    self._requeue(ex, None)
                     return
                 if verdict is RETRYABLE_FAILURE and policy.may_retry():
                     self.retry(ex)
@@ -177,7 +177,9 @@ class Walk(Attempts):
     def _instead(self, ex: Exchange, reply: Reply) -> bytes:
         """A filter answers in the endpoint's place: what follows of its answer is not wanted."""
         self.abandon(ex)
+        error = ex.error
         self._take(ex, reply)
+        ex.error = error  # the endpoint did answer, and is counted by that
         return reply.body
 
     def informed(self, ex: Exchange, line: bytes, headers: Headers) -> None:
@@ -265,16 +267,18 @@ class Walk(Attempts):
         if ex.upstream is not None:
             self.abandon(ex)
         self.account(ex, since=ex.arrived)
-        partial = ex.partial
-        if depth >= BOUND:
-            self.end_attempt(ex, depth, partial)
-        route = ex.route
+        partial, route = ex.partial, ex.route
         if route is not None:
             route.in_flight -= 1
-        if depth >= PATH:
-            for hook in route.pipeline.ends if partial is None or depth > PATH else partial:
+        try:
+            if depth >= BOUND:
+                self.end_attempt(ex, depth, partial)
+            if depth >= PATH:
+                for hook in route.pipeline.ends if partial is None or depth > PATH else partial:
+                    hook(ex)
+            for hook in self._server.ends if partial is None or depth > SERVER else partial:
                 hook(ex)
-        for hook in self._server.ends if partial is None or depth > SERVER else partial:
-            hook(ex)
+        except Exception:  # noqa: BLE001 - an end hook must not raise; one of a plug-in that does must not cost the connection
+            log.failure("defect while accounting for {method} {target}", method=ex.method, target=ex.target)
         if route is not None and route.is_oneshot and not route.in_flight:
             self._routes.drop(route)

@@ -14,10 +14,11 @@ import attrs
 
 from meshgw.client.http import IDEMPOTENT, ClientParameters, HttpClient
 from meshgw.core.address import Address
+from meshgw.core.connecting import Connecting
 from meshgw.core.exchange import Exchange
 from meshgw.core.reactor import Poller
 from meshgw.core.timers import Timer, Wheel
-from meshgw.core.transport import Connecting, Connection, SocketOptions
+from meshgw.core.transport import Connection, SocketOptions
 from meshgw.errors import ConnectFailed, TooManyWaiters
 
 

@@ -43,7 +43,6 @@ class Reply:
     status: int
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()
-    close: bool = False
 
 
 class Wait(enum.Enum):

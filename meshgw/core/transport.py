@@ -6,7 +6,6 @@ Source: DATAPATH.md, design point 2. ``send`` is tried at once and the poller is
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import socket
@@ -54,7 +53,6 @@ class SocketOptions:
 
     no_delay: bool = True
     keep_alive: bool = True
-    receive_buffer: int | None = None
 
     def apply(self, sock: socket.socket) -> None:
         """Set the options; an option the address family does not know is left out."""
@@ -122,7 +120,7 @@ class Connection:
             except BlockingIOError:
                 return
             except OSError as error:
-                self._lost(_describe(error))
+                self._lost(describe(error))
                 return
             if self._state > _PARKED:
                 self._discard(data)
@@ -213,7 +211,7 @@ class Connection:
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            self._break(_describe(error))
+            self._break(describe(error))
             return
         self.sent += sent
         if sent < len(data):
@@ -239,7 +237,7 @@ class Connection:
         except BlockingIOError:
             return
         except OSError as error:
-            self._lost(_describe(error))
+            self._lost(describe(error))
             return
         rest = data[sent:]
         self.flushed += sent
@@ -300,7 +298,7 @@ class Connection:
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError as error:
-            self._lost(_describe(error))
+            self._lost(describe(error))
             return
         self._state = _LINGERING
         self._ask(IN)
@@ -330,81 +328,8 @@ class Connection:
 _OPEN, _PARKED, _BROKEN, _CLOSING, _LINGERING, _GONE = range(6)
 
 
-class Connecting:
-    """One attempt to connect: calls ``done(connection, "")`` or ``done(None, reason)`` once, within ``timeout`` seconds."""
-
-    __slots__ = ("_done", "_is_cancelled", "_poller", "_sock", "_timer", "_wheel")
-
-    def __init__(self, poller: Poller, wheel: Wheel, done: ConnectDone) -> None:
-        self._poller, self._wheel, self._done = poller, wheel, done
-        self._sock: socket.socket | None = None
-        self._timer: Timer | None = None
-        self._is_cancelled = False
-
-    def start(self, host: str, port: int, timeout: float, options: SocketOptions) -> None:
-        """Begin to connect to a literal address."""
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            self._sock = sock = socket.socket(family, socket.SOCK_STREAM)
-            sock.setblocking(False)
-            options.apply(sock)
-            code = sock.connect_ex((host, port))
-        except OSError as error:  # no descriptor left; or an address that the system can't read, such as one with an unknown zone
-            reason = _describe(error)
-            self._wheel.soon(lambda: self._refuse(reason))
-            return
-        if code in (0, errno.EINPROGRESS):
-            self._poller.watch(sock.fileno(), self._on_events, OUT)
-            self._timer = self._wheel.after(timeout, lambda: self._fail(f"connect timed out after {timeout:g} s"))
-        else:
-            self._wheel.soon(lambda: self._fail(os.strerror(code)))
-
-    def cancel(self) -> None:
-        """Give up; ``done`` is not called."""
-        self._is_cancelled = True
-        self._release(close=True)
-
-    def _on_events(self, _events: int) -> None:
-        sock = self._sock
-        if sock is None:
-            return
-        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            self._fail(os.strerror(code))
-            return
-        try:
-            sock.getpeername()
-        except OSError:
-            return  # an event meant for the descriptor's former owner; this one's is still to come
-        self._release(close=False)
-        self._done(Connection(sock, self._poller, self._wheel), "")
-
-    def _fail(self, reason: str) -> None:
-        if self._sock is not None:
-            self._refuse(reason)
-
-    def _refuse(self, reason: str) -> None:
-        if not self._is_cancelled:
-            self._release(close=True)
-            self._done(None, reason)
-
-    def _release(self, *, close: bool) -> None:
-        sock, self._sock = self._sock, None
-        if self._timer is not None:
-            self._timer.cancel()
-        if sock is not None:
-            self._poller.forget(sock.fileno())
-            if close:
-                sock.close()
-
-
-class ConnectDone(Protocol):
-    """Called once with the outcome of connecting."""
-
-    def __call__(self, connection: Connection | None, reason: str) -> None: ...
-
-
-def _describe(error: OSError) -> str:
+def describe(error: OSError) -> str:
+    """The error in the system's words."""
     return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)  # the resolver's codes are negative
 
 
@@ -412,5 +337,5 @@ def _describe_pending(sock: socket.socket) -> str:
     try:
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     except OSError as error:
-        return _describe(error)
+        return describe(error)
     return os.strerror(code) if code else "connection closed by peer"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from meshgw.core.exchange import Exchange
+from meshgw.errors import ConnectError
 from meshgw.telemetry.histogram import Histogram, bucket_of
 from meshgw.telemetry.outcomes import Outcomes
 
@@ -96,7 +97,25 @@ class AttemptStats:
         budget.requests += 1
 
     def on_end(self, ex: Exchange) -> None:
-        """It ended; the time of a retry, or after an injected delay, counts from the attempt's own beginning."""
+        """It ended. One that got no connection was no request (spec 9.9); the pools count those."""
+        if isinstance(ex.error, ConnectError):
+            self._client.started -= 1
+            self._service.started -= 1
+        else:
+            self._count(ex)
+        if ex.attempts:
+            self._per_request.add(ex.attempts)
+        else:
+            self._per_request.add_zero()
+
+    def requeued(self, ex: Exchange) -> None:
+        """What was sent goes to another endpoint: one attempt ended, another begins."""
+        self._count(ex)
+        self._client.started += 1
+        self._service.started += 1
+
+    def _count(self, ex: Exchange) -> None:
+        """The time of a retry, or after an injected delay, counts from the attempt's own beginning."""
         outcome, micros, bucket = ex.outcome, ex.micros, ex.bucket
         if ex.error is not None:
             outcome = type(ex.error).__name__
@@ -111,7 +130,3 @@ class AttemptStats:
         cell.count += 1
         cell.sum += micros
         cell.buckets[bucket] += 1
-        if ex.attempts:
-            self._per_request.add(ex.attempts)
-        else:
-            self._per_request.add_zero()

@@ -7,96 +7,23 @@ only up to a limit. A request that cannot be read with certainty is answered and
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from meshgw.core.exchange import UNKNOWN_LENGTH, Exchange
 from meshgw.errors import BadRequest
-from meshgw.wire.headers import FieldTable, Headers
+from meshgw.server.parameters import REASONS, HttpParameters
+from meshgw.wire.headers import Headers
 from meshgw.wire.http1 import CHUNKED, Body, ChunkedBody, FixedBody, RequestHead, chunk, last_chunk, parse_request, violation
 
 if TYPE_CHECKING:
-    from meshgw.core.exchange import Upstream, Walk
-    from meshgw.core.timers import Timer, Wheel
+    from meshgw.core.exchange import Upstream
+    from meshgw.core.timers import Timer
     from meshgw.core.transport import Connection
 
 READ_AHEAD = 65536
 """Bytes kept of requests or bodies that cannot be handled yet, above which the caller is not read from."""
-CHECK_SECONDS = 10.0
-"""How often a connection is looked at for having stood still."""
-STALL_SECONDS = 300.0
-"""A body must make some progress within this time, in either direction, while it is the caller that is waited for."""
-HEAD_SECONDS = 30.0
-"""A head must be complete within this time (slow-loris defence)."""
-IDLE_CHECKS = 60
-"""A connection without a request is closed after this many checks (10 min); Linkerd keeps it for ever."""
-
-_REASONS = {
-    100: b"Continue",
-    200: b"OK",
-    301: b"Moved Permanently",
-    400: b"Bad Request",
-    403: b"Forbidden",
-    404: b"Not Found",
-    405: b"Method Not Allowed",
-    408: b"Request Timeout",
-    413: b"Content Too Large",
-    414: b"URI Too Long",
-    421: b"Misdirected Request",
-    429: b"Too Many Requests",
-    431: b"Request Header Fields Too Large",
-    500: b"Internal Server Error",
-    501: b"Not Implemented",
-    502: b"Bad Gateway",
-    503: b"Service Unavailable",
-    504: b"Gateway Timeout",
-    505: b"HTTP Version Not Supported",
-}
 _EMPTY_LINES = re.compile(rb"(?:\r\n)*+")
 _READING_HEAD, _READING_BODY, _ANSWERING, _SENDING, _TUNNEL, _CLOSED = range(6)
-
-
-def _nothing() -> None:
-    """Stand in for a callback that nobody wants."""
-
-
-class HttpParameters:
-    """What all connections of one listener share. Sizes are bytes; ``max_body`` None means no limit."""
-
-    __slots__ = (
-        *("check", "clock", "head_checks", "idle_checks", "life", "max_body", "max_headers", "max_line"),
-        *("on_closed", "on_idle", "on_life", "replay", "stall_checks", "table", "walk", "wheel"),
-    )
-
-    def __init__(
-        self,
-        *,
-        walk: Walk,
-        table: FieldTable,
-        wheel: Wheel,
-        clock: Callable[[], float],
-        max_line: int = 4096,
-        max_headers: int = 8192,
-        max_body: int | None = None,
-        replay: int = 0,
-        idle: float | None = None,
-        life: float | None = None,
-        on_idle: Callable[[], None] = _nothing,
-        on_life: Callable[[], None] = _nothing,
-        on_closed: Callable[[HttpServer], None],
-    ) -> None:
-        """Bodies of up to ``replay`` bytes are kept for retries. ``idle`` and ``life`` are seconds, None for the
-        defaults (10 min, for ever); ``on_idle`` and ``on_life`` are called when a connection is closed for these.
-        """
-        self.replay, self.life = replay, life
-        self.check = CHECK_SECONDS if idle is None else min(CHECK_SECONDS, idle / 4)
-        self.idle_checks = IDLE_CHECKS if idle is None else max(1, round(idle / self.check))
-        self.head_checks = max(1, round(HEAD_SECONDS / self.check))
-        self.stall_checks = max(1, round(STALL_SECONDS / self.check))
-        self.on_idle, self.on_life = on_idle, on_life
-        self.walk, self.table, self.wheel, self.clock = walk, table, wheel, clock
-        self.max_line, self.max_headers, self.max_body = max_line, max_headers, max_body
-        self.on_closed = on_closed
 
 
 class HttpServer:
@@ -341,7 +268,7 @@ class HttpServer:
             lines.append(b"Connection: close")
         elif ex.version == b"1.0":
             lines.append(b"Connection: keep-alive")
-        line = ex.status_line or b"HTTP/1.1 %d %b" % (status, _REASONS.get(status, b"Unknown"))
+        line = ex.status_line or b"HTTP/1.1 %d %b" % (status, REASONS.get(status, b"Unknown"))
         ex.response_bytes += len(body)
         lines.append(b"")
         lines.append(body)

@@ -33,8 +33,8 @@ HOP_BY_HOP = frozenset(
 )
 """Removed from every proxied message (RFC 9110 section 7.6.1, linkerd-config spec 5.4)."""
 
-SECRET = frozenset((b"authorization", b"cookie", b"set-cookie", b"proxy-authorization"))
-"""Lines of these fields are not remembered, so that credentials do not outlive their request in memory."""
+SECRET_WORDS = (b"auth", b"cookie", b"token", b"secret", b"key", b"password", b"credential", b"session")
+"""Lines of fields with these in their name are not remembered, so that credentials do not outlive their request in memory."""
 
 KEPT_AT_HAND = frozenset(
     (b"host", b"content-length", b"via", b"user-agent", b"referer", b"expect", b"forwarded", b"x-forwarded-client-cert")
@@ -118,7 +118,8 @@ class _Name:
     def __init__(self, lower: bytes, *, drop: bool, noted: bool) -> None:
         self.lower, self.is_dropped, self.is_noted = lower, drop, noted
         # credentials must not outlive their request, and traces and ids never come twice
-        self.is_remembered = lower not in SECRET and not lower.startswith(b"l5d-ctx-") and not lower.endswith(b"-id")
+        secret = any(word in lower for word in SECRET_WORDS)
+        self.is_remembered = not (secret or lower.startswith(b"l5d-ctx-") or lower.endswith(b"-id"))
 
 
 class Headers:

@@ -377,7 +377,9 @@ class ChunkedBody:
         except MalformedField as error:
             self.error = str(error)
             return
-        if note is None or not (note.drop or note.name in (b"host", b"content-length")):  # framing and routing never come in trailers
+        if note is None or not (
+            note.drop or note.name in (b"host", b"content-length") or note.name.startswith(b"l5d-")
+        ):  # framing and routing never come in trailers
             self.trailers.append(line)
 
 

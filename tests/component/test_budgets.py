@@ -126,6 +126,8 @@ def test_a_nack_is_requeued_at_once_whatever_the_method_and_classifier() -> None
         assert mesh.counter("client/#/web/retries/requeues") == 1
         assert mesh.counter("service/svc/web/retries/total") == 0
         assert mesh.counter("service/svc/web/success") == mesh.counter("service/svc/web/requests") == 1
+        names = ("requests", "failures", "status/503", "status/200")
+        assert [mesh.counter(f"client/#/web/{name}") for name in names] == [2, 1, 1, 1], "each attempt that was sent counts"
         assert_nothing_left(mesh, connections=1)
 
 

@@ -89,7 +89,7 @@ def test_a_full_pool_lets_requests_wait_in_order_and_refuses_beyond_its_queue() 
         assert body == f"127.0.0.1:{service.port}: all pooled connections are busy and 2 requests are waiting already"
         assert fields["l5d-retryable"] == "true"
         assert mesh.counter("client/#/web/pool_num_too_many_waiters") == 1
-        assert mesh.counter("client/#/web/failures/TooManyWaiters") == 1
+        assert mesh.counter("service/svc/web/failures/TooManyWaiters") == 1
         assert mesh.counter("client/#/web/pool_num_waited") == 2
         upstream.send(OK)
         first.expect(DONE)

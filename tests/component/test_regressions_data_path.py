@@ -7,10 +7,11 @@ from twisted.internet.task import Clock
 
 from fakes.transport import HandPoller
 from meshgw.core.address import Address, Replicas
+from meshgw.core.connecting import Connecting
 from meshgw.core.exchange import Exchange
 from meshgw.core.stack import WAIT, Pipeline, Role, Wait
 from meshgw.core.timers import Wheel
-from meshgw.core.transport import HIGH_WATER, Connecting, Connection, SocketOptions
+from meshgw.core.transport import HIGH_WATER, Connection, SocketOptions
 from meshgw.filters.timeouts import AttemptTimeout
 from meshgw.naming.path import Path
 from meshgw.naming.tree import NEG

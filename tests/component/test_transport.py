@@ -8,9 +8,10 @@ import pytest
 from twisted.internet.task import Clock
 
 from fakes.transport import HandPoller
+from meshgw.core.connecting import Connecting
 from meshgw.core.reactor import BROKEN, IN, OUT, StockPoller
 from meshgw.core.timers import Wheel
-from meshgw.core.transport import HIGH_WATER, LINGER_SECONDS, LOW_WATER, READ_SIZE, Connecting, Connection, SocketOptions
+from meshgw.core.transport import HIGH_WATER, LINGER_SECONDS, LOW_WATER, READ_SIZE, Connection, SocketOptions
 from support.processes import free_port
 
 

@@ -7,7 +7,8 @@ from twisted.internet.task import Clock
 from fakes.transport import FakeConnection, FakeWalk
 from meshgw.core.exchange import Exchange
 from meshgw.core.timers import Wheel
-from meshgw.server.http import HttpParameters, HttpServer
+from meshgw.server.http import HttpServer
+from meshgw.server.parameters import HttpParameters
 from meshgw.wire.headers import FieldTable, Headers
 
 HOST = b"Host: web\r\n"
