@@ -15,8 +15,6 @@ from meshgw.core.timers import Wheel
 from meshgw.errors import DeadlineExceeded, MeshError, RequestTimeout
 
 NANOS = 1_000_000_000
-LONGEST_DEADLINE = 3600.0
-"""Seconds. Deadlines further away are passed on without a timer: callers choose them, and a cancelled timer is kept until its time."""
 
 
 class ServerTimeout:
@@ -56,8 +54,7 @@ class Deadlines:
         left = ex.deadline[1] / NANOS - self._now()
         if left <= 0:
             raise DeadlineExceeded(late=-left)
-        if left <= LONGEST_DEADLINE:
-            ex.deadline_timer = self._wheel.after(left, lambda: ex.walk.expired(ex, DeadlineExceeded(late=0.0)))
+        ex.deadline_timer = self._wheel.after(left, lambda: ex.walk.expired(ex, DeadlineExceeded(late=0.0)))
 
 
 class TotalTimeout:
