@@ -1,6 +1,7 @@
 # Needs make, Python 3.11 or later, and the package registries; on Debian as root, missing programs are installed with apt.
 #   make demo    see it work          make test    all tests          make check   lint, types, layers
-#   make bench   compare with peers   make docs    the manual         make clean   remove what these made
+#   make bench   compare with peers   make chaos   hurt backends under load
+#   make docs    the manual       make clean   remove what these made
 
 # Debian's build is optimised by profile, which some others in PATH are not: 10 to 25 % on the data path.
 # Where there is none at all, it is the one that apt brings.
@@ -13,7 +14,7 @@ TEST_JOBS ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check bench docs clean FORCE
+.PHONY: help venv demo test check bench chaos docs clean FORCE
 
 help:
 	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
@@ -47,6 +48,9 @@ check: $(VENV)/.installed
 bench: $(VENV)/.installed
 	.ci/packages nginx-light haproxy wrk
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+chaos: $(VENV)/.installed
+	$(BIN)/python benchmarks/chaos.py $(ARGS)
 
 docs: $(VENV)/.docs
 	mkdir -p docs/reference/generated

@@ -58,7 +58,7 @@ class HttpClient:
 
     __slots__ = (
         *("_body", "_buffer", "_chunked", "_connection", "_ex", "_interim", "_keep", "_p", "_paused", "_pool", "_sent", "_state", "_used"),
-        *("born", "name"),
+        *("born", "idle_since", "name"),
     )
 
     def __init__(self, connection: Connection, parameters: ClientParameters, pool: Pool, name: str) -> None:
@@ -69,7 +69,8 @@ class HttpClient:
         self._body: Body | None = None
         self._chunked = self._keep = self._paused = self._sent = False
         self._interim = self._used = 0
-        self.born = 0.0
+        self.born = self.idle_since = 0.0
+        """When it was established and when it became idle, for its pool's limits."""
         connection.receiver = self
 
     @property

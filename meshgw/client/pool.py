@@ -81,7 +81,6 @@ class Pool:
         "_connecting",
         "_idle",
         "_idle_limit",
-        "_idle_since",
         "_limits",
         "_node",
         "_parameters",
@@ -90,6 +89,7 @@ class Pool:
         "_stats",
         "_sweep",
         "_waiters",
+        "_was_full",
         "_wheel",
         "name",
     )
@@ -109,13 +109,13 @@ class Pool:
         self._stats, self._poller, self._wheel, self._clock = stats, poller, wheel, clock
         self.name = address.show()
         self._idle: list[HttpClient] = []
-        self._idle_since: dict[HttpClient, float] = {}
         self._clients: set[HttpClient] = set()
         self._connecting: set[Connecting] = set()
         self._waiters: deque[Exchange] = deque()
         self._retired = False
         self._sweep: Timer | None = None
         self._node: Marked | None = None
+        self._was_full = False
         times = [time for time in (limits.idle_time, limits.session_idle, limits.session_life) if time is not None]
         self._idle_limit = min(times) if times else None
 
@@ -158,7 +158,10 @@ class Pool:
 
     def _tell(self) -> None:
         if self._node is not None:
-            self._node.mark("pool", not self._retired and not self.is_available)
+            is_full = not self._retired and not self.is_available
+            if is_full is not self._was_full:
+                self._was_full = is_full
+                self._node.mark("pool", is_full)
 
     # --- requests
 
@@ -170,15 +173,13 @@ class Pool:
         limits = self._limits
         while self._idle:
             client = self._idle.pop()
-            if self._idle_since:
-                self._idle_since.pop(client, None)
-                if self._is_old(client):  # the next sweep would have closed it
-                    client.close_idle()
-                    continue
+            if self._limits.session_life is not None and self._is_old(client):  # the next sweep would have closed it
+                client.close_idle()
+                continue
             if (ex.length or ex.method not in IDEMPOTENT) and client.is_stale:  # what can't be sent twice must not meet a dead one
                 client.close_idle()
                 continue
-            if self._node is not None:
+            if self._node is not None and not self._idle:
                 self._tell()
             return client
         if limits.max_size is not None and self.size >= limits.max_size:
@@ -244,15 +245,16 @@ class Pool:
         if self._waiters:
             ex = self._waiters.popleft()
             ex.walk.connected(ex, client)
-        elif self._retired or self._is_old(client):
+            self._tell()
+        elif self._retired or (self._limits.session_life is not None and self._is_old(client)):
             client.close_idle()
         else:
             self._idle.append(client)
             if self._idle_limit is not None:
-                self._idle_since[client] = self._clock()
+                client.idle_since = self._clock()
                 if self._sweep is None:
                     self._sweep = self._wheel.after(self._idle_limit, self._close_idle)
-        if self._node is not None:
+        if self._was_full:
             self._tell()
 
     def closed(self, client: HttpClient) -> None:
@@ -260,7 +262,6 @@ class Pool:
         if client in self._clients:
             self._clients.discard(client)
             self._stats.disconnected(client.connection, client.used)
-        self._idle_since.pop(client, None)
         if client in self._idle:
             self._idle.remove(client)
         if self._waiters:
@@ -277,7 +278,7 @@ class Pool:
         limits, now = self._limits, self._clock()
         spare = max(0, len(self._clients) - limits.min_size)
         for place, client in enumerate(list(self._idle)):
-            idle = now - self._idle_since.get(client, now)
+            idle = now - client.idle_since
             above_least = place < spare and limits.idle_time is not None and idle >= limits.idle_time
             is_unused = limits.session_idle is not None and idle >= limits.session_idle
             if above_least or is_unused or self._is_old(client):

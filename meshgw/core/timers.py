@@ -15,23 +15,27 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-FAR_SECONDS = 30.0
-"""Timers further away are looked through every now and then: callers start and cancel many (deadlines), and none may stay for hours."""
-
 _log = Logger()
 
 
 class Timer:
     """A call to come; ``cancel()`` is cheap and may be called at any time, also after it fired."""
 
-    __slots__ = ("function",)
+    __slots__ = ("_slot", "_slots", "function")
 
-    def __init__(self, function: Callable[[], None]) -> None:
+    def __init__(self, function: Callable[[], None], slots: dict[int, dict[Timer, None]], slot: int) -> None:
         self.function: Callable[[], None] | None = function
+        self._slots, self._slot = slots, slot
 
     def cancel(self) -> None:
-        """Make the call not happen."""
-        self.function = None
+        """Make the call not happen. Nothing of it is left: most timers are cancelled, some long before their time."""
+        if self.function is not None:
+            self.function = None
+            timers = self._slots.get(self._slot)
+            if timers is not None and self in timers:
+                del timers[self]
+                if not timers:
+                    del self._slots[self._slot]
 
 
 class Wheel:
@@ -39,8 +43,7 @@ class Wheel:
 
     def __init__(self, reactor: IReactorTime, tick: float = 0.02) -> None:
         self._reactor, self._tick = reactor, tick
-        self._slots: dict[int, list[Timer]] = {}
-        self._far: list[tuple[int, Timer]] = []
+        self._slots: dict[int, dict[Timer, None]] = {}  # each slot's timers in the order of their making
         self._due: int | None = None
         self._call: Any = None
         self._soon: list[Callable[[], None]] = []
@@ -48,37 +51,15 @@ class Wheel:
     def after(self, seconds: float, function: Callable[[], None]) -> Timer:
         """Call ``function`` once, ``seconds`` from now or up to one tick later."""
         slot = int((self._reactor.seconds() + seconds) / self._tick) + 1
-        timer = Timer(function)
-        if seconds > FAR_SECONDS:
-            if not self._far:
-                self.after(FAR_SECONDS / 2, self._come_near)
-            self._far.append((slot, timer))
-        else:
-            self._put(slot, timer)
-        return timer
-
-    def _put(self, slot: int, timer: Timer) -> None:
+        timer = Timer(function, self._slots, slot)
         timers = self._slots.get(slot)
         if timers is None:
-            self._slots[slot] = [timer]
+            self._slots[slot] = {timer: None}
             if self._due is None or slot < self._due:
                 self._arm(slot)
         else:
-            timers.append(timer)
-
-    def _come_near(self) -> None:
-        """Take over the far timers whose time is near, and forget those that were cancelled."""
-        near = int((self._reactor.seconds() + FAR_SECONDS) / self._tick) + 1
-        waiting, self._far = self._far, []
-        for slot, timer in waiting:
-            if timer.function is None:
-                continue
-            if slot <= near:
-                self._put(slot, timer)
-            else:
-                self._far.append((slot, timer))
-        if self._far:
-            self.after(FAR_SECONDS / 2, self._come_near)
+            timers[timer] = None
+        return timer
 
     def soon(self, function: Callable[[], None]) -> None:
         """Call ``function`` from the loop, after the present call has returned."""
@@ -101,7 +82,7 @@ class Wheel:
         self._due = None
         now = int(self._reactor.seconds() / self._tick + 1e-6)
         for slot in sorted(slot for slot in self._slots if slot <= now):
-            for timer in self._slots.pop(slot):
+            for timer in list(self._slots.pop(slot, ())):  # one of these calls may cancel another, or empty a slot
                 function, timer.function = timer.function, None
                 if function is not None:
                     _call(function)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from meshgw import errors
 from meshgw.core.exchange import Exchange
 from meshgw.core.timers import Wheel
-from meshgw.errors import DeadlineExceeded, MeshError, RequestTimeout
+from meshgw.errors import DeadlineExceeded, RequestTimeout
 
 NANOS = 1_000_000_000
 
@@ -27,17 +27,16 @@ class ServerTimeout:
 
     def on_request(self, ex: Exchange) -> None:
         """Start the limit."""
-        ex.server_timer = self._wheel.after(self._seconds, lambda: ex.walk.expired(ex, self._error(ex)))
+        # the error is made when it happens, not for every request
+        ex.server_timer = self._wheel.after(
+            self._seconds,
+            lambda: ex.walk.expired(ex, RequestTimeout(name=_name(ex) or "the request", seconds=self._seconds, scope="server")),
+        )
 
-    def _error(self, ex: Exchange) -> MeshError:
-        return RequestTimeout(name=ex.name.show() if ex.name is not None else "the request", seconds=self._seconds, scope="server")
-
-    def on_response(self, ex: Exchange) -> None:
-        """The answer began in time."""
+    def on_end(self, ex: Exchange) -> None:
+        """The request ended; once its answer has begun the walk does not mind the limit."""
         if ex.server_timer is not None:
             ex.server_timer.cancel()
-
-    on_end = on_response
 
 
 class Deadlines:
@@ -74,15 +73,14 @@ class TotalTimeout:
         ends = stamp + int(self._seconds * NANOS)
         deadline = ex.deadline
         ex.deadline = (stamp, ends) if deadline is None else (max(deadline[0], stamp), min(deadline[1], ends))
-        error = RequestTimeout(name=_name(ex), seconds=self._seconds, scope="total")
-        ex.total_timer = self._wheel.after(self._seconds, lambda: ex.walk.expired(ex, error))
+        ex.total_timer = self._wheel.after(
+            self._seconds, lambda: ex.walk.expired(ex, RequestTimeout(name=_name(ex), seconds=self._seconds, scope="total"))
+        )
 
-    def on_response(self, ex: Exchange) -> None:
-        """The answer began in time."""
+    def on_end(self, ex: Exchange) -> None:
+        """As with a server's limit."""
         if ex.total_timer is not None:
             ex.total_timer.cancel()
-
-    on_end = on_response
 
 
 class AttemptTimeout:
@@ -95,15 +93,14 @@ class AttemptTimeout:
 
     def on_request(self, ex: Exchange) -> None:
         """Start the limit."""
-        error = errors.AttemptTimeout(name=_name(ex), seconds=self._seconds)
-        ex.attempt_timer = self._wheel.after(self._seconds, lambda: ex.walk.attempt_expired(ex, error))
+        ex.attempt_timer = self._wheel.after(
+            self._seconds, lambda: ex.walk.attempt_expired(ex, errors.AttemptTimeout(name=_name(ex), seconds=self._seconds))
+        )
 
-    def on_response(self, ex: Exchange) -> None:
-        """The answer began in time."""
+    def on_end(self, ex: Exchange) -> None:
+        """The attempt ended, with an answer or without."""
         if ex.attempt_timer is not None:
             ex.attempt_timer.cancel()
-
-    on_end = on_response
 
 
 def _name(ex: Exchange) -> str:

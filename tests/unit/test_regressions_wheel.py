@@ -2,19 +2,37 @@ from __future__ import annotations
 
 from twisted.internet.task import Clock
 
-from meshgw.core.timers import FAR_SECONDS, Wheel
+from meshgw.core.timers import Wheel
 
 
-def test_a_cancelled_timer_is_forgotten_long_before_its_time() -> None:
+def test_nothing_is_left_of_cancelled_timers() -> None:
     clock = Clock()
     wheel = Wheel(clock)
     for number in range(1000):
         wheel.after(3600.0 + number, lambda: None).cancel()
-    clock.advance(FAR_SECONDS)
-    clock.advance(FAR_SECONDS)
-    assert not wheel._far
     assert not wheel._slots
+    assert len(clock.getDelayedCalls()) == 1
+    clock.advance(3601.0)
     assert not clock.getDelayedCalls()
+
+
+def test_a_call_may_cancel_timers_of_its_own_and_of_later_slots() -> None:
+    clock = Clock()
+    wheel = Wheel(clock)
+    fired: list[str] = []
+    later = wheel.after(1.5, lambda: fired.append("later"))
+    same = wheel.after(1.0, lambda: None)
+
+    def first() -> None:
+        fired.append("first")
+        for timer in (same, later, later):
+            timer.cancel()
+
+    same.cancel()
+    wheel.after(1.0, first)
+    same = wheel.after(1.0, lambda: fired.append("same"))
+    clock.advance(2.0)
+    assert fired == ["first"]
 
 
 def test_timers_far_away_fire_once_at_their_time_and_in_order() -> None:
@@ -29,7 +47,7 @@ def test_timers_far_away_fire_once_at_their_time_and_in_order() -> None:
     assert not clock.getDelayedCalls()
 
 
-def test_a_far_timer_that_is_set_while_others_come_near_is_not_lost() -> None:
+def test_a_timer_that_is_set_while_another_fires_is_not_lost() -> None:
     clock = Clock()
     wheel = Wheel(clock)
     fired: list[float] = []
