@@ -80,10 +80,7 @@ SERVER_STACK = (
     # before any work is spent on what is rejected
     .then(Role.CONCURRENCY_LIMIT, lambda server: server.limit)
     # counts from the arrival
-    .then(
-        Role.TIMEOUT,
-        lambda server: ServerTimeout(server.shared.wheel, server.config.timeout_ms / 1000) if server.config.timeout_ms else None,
-    )
+    .then(Role.TIMEOUT, lambda server: _server_timeout(server))
     # before any work is spent on a request that loops
     .then(Role.CALL_DEPTH, lambda server: CallDepth(server.config.max_call_depth))
     .then(
@@ -112,7 +109,7 @@ PATH_STACK = (
     # the caller-visible outcome by logical name, all attempts together
     .then(Role.STATS, lambda path: path.stats)
     # around everything that can take time, injected delays included
-    .then(Role.TIMEOUT, lambda path: TotalTimeout(path.shared.wheel, path.total_timeout, path.shared.now) if path.total_timeout else None)
+    .then(Role.TIMEOUT, lambda path: _path_timeout(path))
     # before binding, so that faults touch no endpoint
     .then(Role.FAULTS, lambda path: path.faults)
     # innermost: the verdict on what a service answered
@@ -137,11 +134,26 @@ BOUND_STACK = (
     # every attempt counts, also one that finds no endpoint
     .then(Role.STATS, lambda bound: bound.stats)
     # around the wait for a connection
-    .then(Role.TIMEOUT, lambda bound: AttemptTimeout(bound.shared.wheel, bound.attempt_timeout) if bound.attempt_timeout else None)
+    .then(Role.TIMEOUT, lambda bound: _bound_timeout(bound))
     .then(Role.AUTHORITY, lambda bound: Authority(bound.client.authority) if bound.client.authority else None)
     # innermost: what the service sees is what was decided
     .then(Role.DESTINATION, lambda bound: Destination(bound.name, bound.client.id, bound.residual, _bits(bound.shared)))
 )
+
+
+def _server_timeout(server: ServerLevel) -> ServerTimeout | None:
+    milliseconds = server.config.timeout_ms
+    return ServerTimeout(server.shared.wheel, server.shared.clock, milliseconds / 1000) if milliseconds else None
+
+
+def _path_timeout(path: PathLevel) -> TotalTimeout | None:
+    seconds, shared = path.total_timeout, path.shared
+    return TotalTimeout(shared.wheel, shared.clock, seconds, shared.now) if seconds else None
+
+
+def _bound_timeout(bound: BoundLevel) -> AttemptTimeout | None:
+    seconds, shared = bound.attempt_timeout, bound.shared
+    return AttemptTimeout(shared.wheel, shared.clock, seconds) if seconds else None
 
 
 def _context(shared: Shared) -> ServerContext:

@@ -183,7 +183,6 @@ class Exchange:
         "answer_trailers",
         "arrived",
         "attempt_started",
-        "attempt_timer",
         "attempts",
         "base",
         "body",
@@ -218,12 +217,10 @@ class Exchange:
         "retries",
         "route",
         "scheme",
-        "server_timer",
         "status",
         "status_line",
         "target",
         "timer",
-        "total_timer",
         "trace",
         "trailers",
         "upgrade",
@@ -272,9 +269,6 @@ class Exchange:
         self.waiting: Any = None
         self.timer: Timer | None = None
         self.deadline_timer: Timer | None = None
-        self.server_timer: Timer | None = None
-        self.total_timer: Timer | None = None
-        self.attempt_timer: Timer | None = None
         self.fault_timer: Timer | None = None
         self.replay: list[bytes] | None = None
         self.verdict: Any = None

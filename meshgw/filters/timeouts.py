@@ -2,7 +2,7 @@
 
 Source: linkerd-config spec 4.2 (timeoutMs), 4.5 and 4.7, 7.1 (l5d-ctx-deadline), 10.8. A limit ends with the head of the answer: bodies may
 take as long as they flow. Linkerd passes deadlines on without acting on them; here a request whose deadline has passed is not sent, and one
-under way is given up. Timers go to the wheel.
+under way is given up.
 """
 
 from __future__ import annotations
@@ -11,32 +11,68 @@ from collections.abc import Callable
 
 from meshgw import errors
 from meshgw.core.exchange import Exchange
-from meshgw.core.timers import Wheel
+from meshgw.core.timers import Timer, Wheel
 from meshgw.errors import DeadlineExceeded, RequestTimeout
 
 NANOS = 1_000_000_000
 
 
+class Countdown:
+    """One limit for many requests: being equally long for all, it passes in the order in which they began.
+
+    So a request costs an entry in a dictionary and its removal, and one timer serves them all. ``clock`` gives the seconds that
+    beginnings are given in; ``expired`` is called for a request not stopped within ``seconds``, or up to two ticks of the wheel later.
+    """
+
+    __slots__ = ("_clock", "_expired", "_running", "_seconds", "_timer", "_wheel")
+
+    def __init__(self, wheel: Wheel, clock: Callable[[], float], seconds: float, expired: Callable[[Exchange], None]) -> None:
+        self._wheel, self._clock, self._seconds, self._expired = wheel, clock, seconds, expired
+        self._running: dict[Exchange, float] = {}
+        self._timer: Timer | None = None
+
+    def start(self, ex: Exchange, began: float) -> None:
+        """The request's time runs since ``began``."""
+        self._running[ex] = began
+        if self._timer is None:
+            self._timer = self._wheel.after(self._seconds, self._look)
+
+    def stop(self, ex: Exchange) -> None:
+        """It runs no longer; may be called for one that never ran."""
+        self._running.pop(ex, None)
+
+    def _look(self) -> None:
+        self._timer = None
+        running = self._running
+        limit = self._clock() - self._seconds
+        while running:
+            ex, began = next(iter(running.items()))
+            if began > limit:
+                self._timer = self._wheel.after(began - limit, self._look)
+                return
+            del running[ex]
+            self._expired(ex)
+
+
 class ServerTimeout:
     """A server's limit for a whole request, from its arrival; ``seconds`` as configured."""
 
-    __slots__ = ("_seconds", "_wheel")
+    __slots__ = ("_countdown", "_seconds")
 
-    def __init__(self, wheel: Wheel, seconds: float) -> None:
-        self._wheel, self._seconds = wheel, seconds
+    def __init__(self, wheel: Wheel, clock: Callable[[], float], seconds: float) -> None:
+        self._seconds = seconds
+        self._countdown = Countdown(wheel, clock, seconds, self._expired)
+
+    def _expired(self, ex: Exchange) -> None:
+        ex.walk.expired(ex, RequestTimeout(name=_name(ex) or "the request", seconds=self._seconds, scope="server"))
 
     def on_request(self, ex: Exchange) -> None:
         """Start the limit."""
-        # the error is made when it happens, not for every request
-        ex.server_timer = self._wheel.after(
-            self._seconds,
-            lambda: ex.walk.expired(ex, RequestTimeout(name=_name(ex) or "the request", seconds=self._seconds, scope="server")),
-        )
+        self._countdown.start(ex, ex.arrived)
 
     def on_end(self, ex: Exchange) -> None:
         """The request ended; once its answer has begun the walk does not mind the limit."""
-        if ex.server_timer is not None:
-            ex.server_timer.cancel()
+        self._countdown.stop(ex)
 
 
 class Deadlines:
@@ -62,45 +98,48 @@ class TotalTimeout:
     ``now`` gives seconds since the epoch, for deadlines.
     """
 
-    __slots__ = ("_now", "_seconds", "_wheel")
+    __slots__ = ("_countdown", "_nanos", "_now", "_seconds")
 
-    def __init__(self, wheel: Wheel, seconds: float, now: Callable[[], float]) -> None:
-        self._wheel, self._seconds, self._now = wheel, seconds, now
+    def __init__(self, wheel: Wheel, clock: Callable[[], float], seconds: float, now: Callable[[], float]) -> None:
+        self._seconds, self._now = seconds, now
+        self._nanos = int(seconds * NANOS)
+        self._countdown = Countdown(wheel, clock, seconds, self._expired)
+
+    def _expired(self, ex: Exchange) -> None:
+        ex.walk.expired(ex, RequestTimeout(name=_name(ex), seconds=self._seconds, scope="total"))
 
     def on_request(self, ex: Exchange) -> None:
         """Start the limit."""
         stamp = int(self._now() * NANOS)
-        ends = stamp + int(self._seconds * NANOS)
+        ends = stamp + self._nanos
         deadline = ex.deadline
         ex.deadline = (stamp, ends) if deadline is None else (max(deadline[0], stamp), min(deadline[1], ends))
-        ex.total_timer = self._wheel.after(
-            self._seconds, lambda: ex.walk.expired(ex, RequestTimeout(name=_name(ex), seconds=self._seconds, scope="total"))
-        )
+        self._countdown.start(ex, ex.arrived)
 
     def on_end(self, ex: Exchange) -> None:
         """As with a server's limit."""
-        if ex.total_timer is not None:
-            ex.total_timer.cancel()
+        self._countdown.stop(ex)
 
 
 class AttemptTimeout:
     """A client's limit for each attempt; ``seconds`` as configured."""
 
-    __slots__ = ("_seconds", "_wheel")
+    __slots__ = ("_countdown", "_seconds")
 
-    def __init__(self, wheel: Wheel, seconds: float) -> None:
-        self._wheel, self._seconds = wheel, seconds
+    def __init__(self, wheel: Wheel, clock: Callable[[], float], seconds: float) -> None:
+        self._seconds = seconds
+        self._countdown = Countdown(wheel, clock, seconds, self._expired)
+
+    def _expired(self, ex: Exchange) -> None:
+        ex.walk.attempt_expired(ex, errors.AttemptTimeout(name=_name(ex), seconds=self._seconds))
 
     def on_request(self, ex: Exchange) -> None:
         """Start the limit."""
-        ex.attempt_timer = self._wheel.after(
-            self._seconds, lambda: ex.walk.attempt_expired(ex, errors.AttemptTimeout(name=_name(ex), seconds=self._seconds))
-        )
+        self._countdown.start(ex, ex.attempt_started)
 
     def on_end(self, ex: Exchange) -> None:
         """The attempt ended, with an answer or without."""
-        if ex.attempt_timer is not None:
-            ex.attempt_timer.cancel()
+        self._countdown.stop(ex)
 
 
 def _name(ex: Exchange) -> str:

@@ -330,7 +330,7 @@ def test_the_limit_of_an_attempt_ends_with_it_when_a_later_filter_raises(mesh: M
     choice = route.choices.only
     sound, choice.pipeline = (
         choice.pipeline,
-        Pipeline([(Role.TIMEOUT, AttemptTimeout(mesh.wheel, 0.5)), (Role.AUTHORITY, Raising())]),
+        Pipeline([(Role.TIMEOUT, AttemptTimeout(mesh.wheel, mesh.clock.seconds, 0.5)), (Role.AUTHORITY, Raising())]),
     )
     caller.get().expect(b"HTTP/1.1 500 ")
     choice.pipeline = sound
