@@ -96,37 +96,36 @@ class AttemptStats:
             budget.turn()
         budget.requests += 1
 
-    def on_end(self, ex: Exchange) -> None:
-        """It ended. One that got no connection was no request (spec 9.9); the pools count those."""
-        if isinstance(ex.error, ConnectError):
+    def on_end(self, ex: Exchange, *, last: bool = True) -> None:
+        """It ended; ``last`` tells that no requeue follows. One that got no connection was no request (spec 9.9): the pools count those.
+
+        The time of a retry, or after an injected delay, counts from the attempt's own beginning.
+        """
+        outcome, micros, bucket, error = ex.outcome, ex.micros, ex.bucket, ex.error
+        if error is not None and isinstance(error, ConnectError):
             self._client.started -= 1
             self._service.started -= 1
         else:
-            self._count(ex)
-        if ex.attempts:
-            self._per_request.add(ex.attempts)
-        else:
+            if error is not None:
+                outcome = type(error).__name__
+            if ex.attempt_started != ex.arrived:
+                micros = int((ex.ended - ex.attempt_started) * 1e6)
+                bucket = bucket_of(micros)
+            cell = self._client_cells.get(outcome) or self._client.cell(outcome)
+            cell.count += 1
+            cell.sum += micros
+            cell.buckets[bucket] += 1
+            cell = self._service_cells.get(outcome) or self._service.cell(outcome)
+            cell.count += 1
+            cell.sum += micros
+            cell.buckets[bucket] += 1
+        if not ex.attempts and last:
             self._per_request.add_zero()
+        elif last:
+            self._per_request.add(ex.attempts)
 
     def requeued(self, ex: Exchange) -> None:
         """What was sent goes to another endpoint: one attempt ended, another begins."""
-        self._count(ex)
+        self.on_end(ex, last=False)
         self._client.started += 1
         self._service.started += 1
-
-    def _count(self, ex: Exchange) -> None:
-        """The time of a retry, or after an injected delay, counts from the attempt's own beginning."""
-        outcome, micros, bucket = ex.outcome, ex.micros, ex.bucket
-        if ex.error is not None:
-            outcome = type(ex.error).__name__
-        if ex.attempt_started != ex.arrived:
-            micros = int((ex.ended - ex.attempt_started) * 1e6)
-            bucket = bucket_of(micros)
-        cell = self._client_cells.get(outcome) or self._client.cell(outcome)
-        cell.count += 1
-        cell.sum += micros
-        cell.buckets[bucket] += 1
-        cell = self._service_cells.get(outcome) or self._service.cell(outcome)
-        cell.count += 1
-        cell.sum += micros
-        cell.buckets[bucket] += 1
