@@ -28,7 +28,7 @@ class World:
 
     def after(self, seconds: float, function: Callable[[], None]) -> Timer:
         """Call ``function`` in ``seconds``."""
-        timer = Timer(function)
+        timer = Timer(function, {}, 0)
         heapq.heappush(self._events, (self._now + seconds, next(self._number), timer))
         return timer
 
