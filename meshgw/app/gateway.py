@@ -26,7 +26,8 @@ from meshgw.bind.interpreter import DefaultInterpreter
 from meshgw.config.document import Chosen
 from meshgw.config.models import Config, RouterConfig
 from meshgw.config.plain import config_to_json
-from meshgw.core.live import Live
+from meshgw.core.address import Bound
+from meshgw.core.live import Live, constant, live_flat_map
 from meshgw.core.reactor import poller_for
 from meshgw.core.timers import Spawner, Wheel
 from meshgw.kinds import Interpreter, Namer, Runtime, Transformer
@@ -35,6 +36,7 @@ from meshgw.namers.resolvconf import SystemServers
 from meshgw.namers.rewrite import UTILITIES
 from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
+from meshgw.naming.tree import NameTree, leaves
 from meshgw.telemetry.histogram import HistogramSnapshots
 from meshgw.telemetry.metrics import Metrics, Snapshot
 from meshgw.telemetry.process import add_process_metrics
@@ -94,12 +96,18 @@ class TransformedNamer:
     def __init__(self, namer: Namer, transformers: Sequence[Transformer]) -> None:
         self._namer, self._transformers = namer, transformers
 
-    def lookup(self, path: Path) -> Live[Any]:
+    def lookup(self, path: Path) -> Live[NameTree[Path | Bound]]:
         """See :class:`meshgw.kinds.Namer`."""
-        tree: Any = self._namer.lookup(path)
+        return live_flat_map(self._namer.lookup(path), self._transformed)
+
+    def _transformed(self, tree: NameTree[Path | Bound]) -> Live[NameTree[Path | Bound]]:
+        """Only fully bound trees are transformed (linkerd-config spec 3.1); names to be looked up again pass as they are."""
+        if not all(isinstance(leaf, Bound) for leaf in leaves(tree)):
+            return constant(tree)
+        bound: Live[Any] = constant(tree)
         for transformer in self._transformers:
-            tree = transformer.transform(tree)
-        return tree  # type: ignore[no-any-return]  # trees of paths pass transformers unchanged
+            bound = transformer.transform(bound)
+        return bound
 
     def names(self) -> list[Path]:
         """The names of the namer behind, if it can tell them."""
