@@ -57,7 +57,22 @@ class HttpClient:
     """One connection to an endpoint."""
 
     __slots__ = (
-        *("_body", "_buffer", "_chunked", "_connection", "_ex", "_interim", "_keep", "_p", "_paused", "_pool", "_sent", "_state", "_used"),
+        *(
+            "_body",
+            "_buffer",
+            "_chunked",
+            "_connection",
+            "_ex",
+            "_interim",
+            "_keep",
+            "_p",
+            "_passed",
+            "_paused",
+            "_pool",
+            "_sent",
+            "_state",
+            "_used",
+        ),
         *("born", "idle_since", "name"),
     )
 
@@ -68,7 +83,7 @@ class HttpClient:
         self._buffer = b""
         self._body: Body | None = None
         self._chunked = self._keep = self._paused = self._sent = False
-        self._interim = self._used = 0
+        self._interim = self._used = self._passed = 0
         self.born = self.idle_since = 0.0
         """When it was established and when it became idle, for its pool's limits."""
         connection.receiver = self
@@ -218,8 +233,11 @@ class HttpClient:
         self._body = body
         self._state = _READING_BODY
         payload = body.feed(rest)
+        self._passed = len(payload)
         if body.error is not None:
             self._broken(body.error)
+        elif limit is not None and self._passed > limit:
+            self._broken(f"body longer than {limit} bytes (maxResponseKB)")
         elif body.done:
             ex.answer_trailers = body.trailers  # not the request's, which are sent again with a retry
             self._complete(ex, payload, body.rest)
@@ -252,6 +270,12 @@ class HttpClient:
         if body.error is not None:
             self._broken(body.error)
             return
+        limit = self._p.max_body
+        if limit is not None:
+            self._passed += len(payload)
+            if self._passed > limit:  # of an answer that did not tell its length, and has begun: it is cut off
+                self._broken(f"body longer than {limit} bytes (maxResponseKB)")
+                return
         if payload:
             ex.caller.send_body(payload)
             if self._ex is not ex:

@@ -49,10 +49,6 @@ class Caller(Protocol):
         """The answer switches protocols: send its head, then pass bytes both ways until either side ends."""
         ...
 
-    def pause_body(self) -> None:
-        """Read no more of the request's body for now."""
-        ...
-
     def resume_body(self) -> None:
         """Read on."""
         ...

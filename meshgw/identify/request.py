@@ -156,54 +156,58 @@ class UriPath(_Remembering):
         return path
 
 
-class HeaderPath(_Remembering):
-    """The value of a header, read as a path."""
-
-    kind: Final = "io.l5d.header"
+class _ByHeader(_Remembering):
+    """What the identifiers by a header share; the subclass makes a name of a value that was not seen before."""
 
     __slots__ = ("_absent", "_header", "header_names")
 
-    def __init__(self, prefix: Path, *, header: str = "l5d-name") -> None:
+    def __init__(self, prefix: Path, header: str) -> None:
         super().__init__(prefix)
         self._header = header.lower().encode("latin-1", "replace")
         self.header_names = (self._header,)
         self._absent = f"{header} header is absent"
 
     def identify(self, ex: Exchange) -> Path | str:
-        """The name, or why there is none. Raises :class:`BadRequest` for a value that is no path."""
+        """The name, or why there is none. May raise :class:`BadRequest` for the header's value."""
         value = ex.header(self._header)
         if not value:
             return self._absent
         path = self._known.get(value)
-        if path is None:
-            try:
-                name = Path.read(value.decode("latin-1"))
-            except ValueError as error:
-                raise BadRequest(reason=str(error)) from error
-            path = self._remember(value, self._prefix + name)
-        return path
+        return self._remember(value, self._prefix + self._named(value)) if path is None else path
+
+    def _named(self, value: bytes) -> tuple[bytes, ...]:
+        raise NotImplementedError  # pragma: no cover - abstract
 
 
-class HeaderToken(_Remembering):
+class HeaderPath(_ByHeader):
+    """The value of a header, read as a path. Raises :class:`BadRequest` for a value that is no path."""
+
+    kind: Final = "io.l5d.header"
+
+    __slots__ = ()
+
+    def __init__(self, prefix: Path, *, header: str = "l5d-name") -> None:
+        super().__init__(prefix, header)
+
+    def _named(self, value: bytes) -> Path:
+        try:
+            return Path.read(value.decode("latin-1"))
+        except ValueError as error:
+            raise BadRequest(reason=str(error)) from error
+
+
+class HeaderToken(_ByHeader):
     """The exact value of a header as one label."""
 
     kind: Final = "io.l5d.header.token"
 
-    __slots__ = ("_absent", "_header", "header_names")
+    __slots__ = ()
 
     def __init__(self, prefix: Path, *, header: str = "Host") -> None:
-        super().__init__(prefix)
-        self._header = header.lower().encode("latin-1", "replace")
-        self.header_names = (self._header,)
-        self._absent = f"{header} header is absent"
+        super().__init__(prefix, header)
 
-    def identify(self, ex: Exchange) -> Path | str:
-        """The name, or why there is none."""
-        value = ex.header(self._header)
-        if not value:
-            return self._absent
-        path = self._known.get(value)
-        return self._remember(value, Path((*self._prefix, value))) if path is None else path
+    def _named(self, value: bytes) -> tuple[bytes, ...]:
+        return (value,)
 
 
 class Static:

@@ -361,10 +361,6 @@ class HttpServer:
             self._paused = False
             self._connection.resume_reading()
 
-    def pause_body(self) -> None:
-        """See :class:`meshgw.core.exchange.Caller`."""
-        self._pause()
-
     def resume_body(self) -> None:
         """See :class:`meshgw.core.exchange.Caller`."""
         if self._state == _READING_BODY or self._state == _TUNNEL:

@@ -361,3 +361,14 @@ def test_the_end_of_a_tunnel_lets_what_waits_be_sent() -> None:
     asked = upgraded()
     asked.client.abandon()
     assert asked.connection.ending == "close"
+
+
+@pytest.mark.parametrize("answer", [in_chunks(b"200 OK", [], [b"a" * 30, b"b" * 21]), until_close(b"200 OK", [], b"a" * 51)])
+def test_an_answer_of_untold_length_is_limited_too(answer: bytes) -> None:
+    for pieces in ((answer,), tuple(answer[at : at + 1] for at in range(len(answer)))):
+        asked = Asked(max_body=50).receive(*pieces)
+        assert [str(failure) for failure in asked.walk.failures] == [
+            "192.0.2.9:80 sent an invalid response: body longer than 50 bytes (maxResponseKB)"
+        ]
+        assert not asked.caller.is_done
+        assert asked.connection.ending == "close_now"
