@@ -151,7 +151,7 @@ class HttpRouterConfig(RouterConfig):
     )
     max_response_kb: int | None = option(
         default=None,
-        doc="Most kilobytes of a response's body; more are answered 502.",
+        doc="Most kilobytes of a response's body; more are answered 502, or cut off once the answer has begun.",
         name="maxResponseKB",
         check=at_least(0),
         effective="unlimited",
