@@ -7,33 +7,32 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
 from twisted.internet import defer
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from meshgw.bind.delegate import with_addresses
-from meshgw.core.live import Failed, Live, Ok, State
-from meshgw.errors import MeshError
-from meshgw.kinds import Interpreter
-from meshgw.naming.dtab import Delegation, Dtab
+from meshgw.admin.errors import NoAnswer
+from meshgw.config.access import AccessControl
+from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
 from meshgw.telemetry.export import NoSuchSubtree, metrics_json
-from meshgw.telemetry.logs import LogLevels
 from meshgw.telemetry.metrics import Snapshot
 
 JSON = "application/json;charset=UTF-8"
 TEXT = "text/plain;charset=UTF-8"
 HTML = "text/html;charset=UTF-8"
-DELEGATION_SECONDS = 2.0  # spec 2.4
-
-DelegationJson = Callable[[Delegation], Mapping[str, Any]]
+RELOAD_SECONDS = 75.0  # a reload may take a minute: it waits for workers to come up and take over
 
 _TRUE = frozenset({"true", "1", "t", "yes"})
 _DURATION = re.compile(r"(\d+)\.(millisecond|second|minute|hour)s?")
 _SECONDS = {"millisecond": 0.001, "second": 1.0, "minute": 60.0, "hour": 3600.0}
+_log = Logger()
 
 
 @attrs.frozen(kw_only=True)
@@ -68,11 +67,14 @@ class Answer:
 
 @attrs.frozen
 class RouterView:
-    """A router as the admin server sees it. ``interpreter`` may have ``delegate`` (:class:`meshgw.kinds.Delegator`)."""
+    """A router as the pages show it: its label, its own dtab, and its rules about who may call what."""
 
     label: str
     dtab: Dtab
-    interpreter: Interpreter
+    access: AccessControl | None = None
+
+
+View = Callable[[Query], Answer | Awaitable[Answer]]
 
 
 class Telemeter(Protocol):
@@ -94,16 +96,15 @@ class Telemeter(Protocol):
 
 
 class GatewayView(Protocol):
-    """What the application tells the admin server; every method answers at once, from what is known."""
+    """What the application tells the admin server.
+
+    What other processes may have to be asked for is awaited. The view bounds each such wait: it raises :class:`NoAnswer` (or any
+    other :class:`MeshError`) and the admin server answers with it. What is awaited is cancelled when the caller goes away.
+    """
 
     @property
     def routers(self) -> Mapping[str, RouterView]:
         """The routers by label, in the order of the configuration."""
-        ...
-
-    @property
-    def default_interpreter(self) -> Interpreter:
-        """An interpreter without configured namers (spec 2.4), for delegations that name no router or an unknown one."""
         ...
 
     @property
@@ -115,24 +116,47 @@ class GatewayView(Protocol):
         """The parsed configuration as JSON text, without secrets."""
         ...
 
-    def snapshot(self) -> Snapshot:
-        """All metrics, merged over the processes."""
-        ...
-
-    def bound_names(self) -> Sequence[str]:
-        """The names that enumerating namers know."""
-        ...
-
-    def client_state(self) -> Mapping[str, Any]:
-        """Client name → ``{"state": …, "addresses": […]}``."""
-        ...
-
     def server_info(self) -> Mapping[str, Any]:
         """Name, version, build, start time, uptime."""
         ...
 
     def shutdown(self, grace_seconds: float | None) -> None:
         """Begin the graceful end, within ``grace_seconds`` or the configured time; returns before it happens."""
+        ...
+
+    async def snapshot(self) -> Snapshot:
+        """All metrics, merged over the processes."""
+        ...
+
+    async def bound_names(self) -> Sequence[str]:
+        """The names that enumerating namers know."""
+        ...
+
+    async def client_state(self) -> Mapping[str, Any]:
+        """Client name → ``{"state": …, "addresses": […]}``."""
+        ...
+
+    async def loggers(self) -> Sequence[tuple[str, str]]:
+        """The known loggers with their level, by name."""
+        ...
+
+    async def set_level(self, logger: str, level: str) -> None:
+        """Set the level of a logger everywhere; an unknown logger or level changes nothing (spec 2.4)."""
+        ...
+
+    async def delegate(self, namespace: str | None, dtab: Dtab, path: Path) -> Mapping[str, Any]:
+        """The delegation of ``path`` by ``dtab``, ready for ``json.dumps``; ``namespace`` is a router's label.
+
+        Raises :class:`CannotDelegate`, ``TimeoutError`` or any :class:`MeshError` (see ``admin.delegations``).
+        """
+        ...
+
+    async def reload(self) -> Sequence[str]:
+        """Read the configuration again and put it to use; the problems that prevent it, none if it is done.
+
+        May take up to a minute. It is not cancelled when the caller who asked goes away. Raises :class:`ReloadUnderWay` until the
+        one before has ended, whoever asked for that.
+        """
         ...
 
 
@@ -160,25 +184,30 @@ class StateViews:
         """``/admin/server_info``."""
         return json_answer(dict(self._view.server_info()))
 
-    def bound_names(self, query: Query) -> Answer:
+    async def bound_names(self, query: Query) -> Answer:
         """``/bound-names.json``; an empty set is ``[]`` (Linkerd gives ``[""]``, which is the name of nothing)."""
-        return json_answer(list(self._view.bound_names()))
+        return json_answer(list(await self._view.bound_names()))
 
-    def client_state(self, query: Query) -> Answer:
+    async def client_state(self, query: Query) -> Answer:
         """``/client_state.json``."""
-        return json_answer(dict(self._view.client_state()))
+        return json_answer(dict(await self._view.client_state()))
 
-    def metrics(self, query: Query) -> Answer:
+    async def metrics(self, query: Query) -> Answer:
         """``/admin/metrics.json``."""
+        snapshot = await self._view.snapshot()
         try:
-            text = metrics_json(self._view.snapshot(), tree=query.flag("tree"), pretty=query.flag("pretty"), subtree=query.first("q") or "")
+            text = metrics_json(snapshot, tree=query.flag("tree"), pretty=query.flag("pretty"), subtree=query.first("q") or "")
         except NoSuchSubtree as error:
             return json_answer({"error": str(error)}, 404)
         return Answer(text, JSON)
 
-    def telemeter(self, telemeter: Telemeter) -> Callable[[Query], Answer]:
+    def telemeter(self, telemeter: Telemeter) -> View:
         """The view of one telemeter."""
-        return lambda query: Answer(telemeter.render(self._view.snapshot()), telemeter.content_type)
+
+        async def rendered(query: Query) -> Answer:
+            return Answer(telemeter.render(await self._view.snapshot()), telemeter.content_type)
+
+        return rendered
 
     def shutdown(self, query: Query) -> Answer:
         """``/admin/shutdown``; ``grace`` is a duration such as ``10.seconds``."""
@@ -196,17 +225,44 @@ class StateViews:
 class LoggingView:
     """``/logging.json``."""
 
-    def __init__(self, levels: LogLevels) -> None:
-        self._levels = levels
+    def __init__(self, view: GatewayView) -> None:
+        self._view = view
 
-    def __call__(self, query: Query) -> Answer:
+    async def __call__(self, query: Query) -> Answer:
         """List the loggers; a POST sets a level first. Unknown loggers and levels change nothing (spec 2.4)."""
         if query.method == "POST":
             logger, level = query.first("logger"), query.first("level")
             if not logger or not level:
                 return Answer("the parameters logger and level are required", status=400)
-            self._levels.set(logger, level)
-        return json_answer([{"logger": name, "level": level} for name, level in self._levels.loggers()])
+            await self._view.set_level(logger, level)
+        return json_answer([{"logger": name, "level": level} for name, level in await self._view.loggers()])
+
+
+class ReloadView:
+    """``/admin/reload``: read the configuration again."""
+
+    def __init__(self, view: GatewayView, reactor: IReactorTime) -> None:
+        self._view, self._reactor = view, reactor
+
+    async def __call__(self, query: Query) -> Answer:
+        """``reloaded``, or the problems, one a line. A caller that goes away does not end what it has begun."""
+        waiting: Deferred[Sequence[str]] = Deferred()
+        Deferred.fromCoroutine(self._view.reload()).addBoth(_pass_on, waiting)
+        try:
+            problems = await waiting.addTimeout(RELOAD_SECONDS, self._reactor)
+        except defer.TimeoutError as error:
+            raise NoAnswer(who="the reload", seconds=RELOAD_SECONDS) from error
+        return Answer("\n".join([*problems, ""]), status=422) if problems else Answer("reloaded\n")
+
+
+def _pass_on(result: Sequence[str] | Failure, waiting: Deferred[Sequence[str]]) -> None:
+    """Give the outcome of a reload to who waits for it; nobody does if the caller has gone or had to wait too long."""
+    if isinstance(result, Failure) and waiting.called:
+        _log.failure("the reload failed after its caller had gone", failure=result)
+    elif isinstance(result, Failure):
+        waiting.errback(result)
+    elif not waiting.called:
+        waiting.callback(result)
 
 
 @attrs.frozen
@@ -227,45 +283,28 @@ class _Refused(Exception):
 class DelegatorView:
     """``/delegator.json``: how a name is, or would be, resolved."""
 
-    def __init__(self, view: GatewayView, as_json: DelegationJson, reactor: IReactorTime) -> None:
-        self._view, self._as_json, self._reactor = view, as_json, reactor
+    def __init__(self, view: GatewayView) -> None:
+        self._view = view
 
     async def __call__(self, query: Query) -> Answer:
         """The delegation tree as JSON."""
         try:
             asked = _posted(query) if query.method == "POST" else _from_args(query)
-            delegation = await self._delegation(asked)
+            dtab, path = _read(asked)
         except _Refused as refused:
             return refused.answer
-        except defer.TimeoutError:
-            return Answer("Request timed out.", status=503)
-        except MeshError as error:
-            return Answer(str(error), status=500)
-        return json_answer(self._as_json(delegation))
+        return json_answer(dict(await self._view.delegate(asked.namespace, dtab, path)))
 
-    async def _delegation(self, asked: _Asked) -> Delegation:
-        try:
-            dtab = Dtab.read(asked.dtab)
-        except ValueError as error:
-            raise _Refused(400, f"Invalid dtab: {error}") from error
-        try:
-            path = Path.read(asked.path)
-        except ValueError as error:
-            raise _Refused(400, f"Invalid path: {error}") from error
-        namespace, interpreter = self._interpreter(asked.namespace)
-        delegate = getattr(interpreter, "delegate", None)
-        if delegate is None or not getattr(interpreter, "can_delegate", True):
-            raise _Refused(501, f"Name Interpreter for {namespace} cannot show delegations")
-        live: Live[Delegation] = with_addresses(delegate(dtab, path))  # else lazy sources would show as pending
-        return await _settled(live, self._reactor, DELEGATION_SECONDS)
 
-    def _interpreter(self, namespace: str | None) -> tuple[str, Interpreter]:
-        routers = self._view.routers
-        if namespace is None and len(routers) == 1:  # Linkerd uses one without namers, whose answer misleads where it is clear who is meant
-            namespace = next(iter(routers))
-        if namespace is not None and namespace in routers:
-            return namespace, routers[namespace].interpreter
-        return namespace or "default", self._view.default_interpreter
+def _read(asked: _Asked) -> tuple[Dtab, Path]:
+    try:
+        dtab = Dtab.read(asked.dtab)
+    except ValueError as error:
+        raise _Refused(400, f"Invalid dtab: {error}") from error
+    try:
+        return dtab, Path.read(asked.path)
+    except ValueError as error:
+        raise _Refused(400, f"Invalid path: {error}") from error
 
 
 def _from_args(query: Query) -> _Asked:
@@ -288,22 +327,3 @@ def _posted(query: Query) -> _Asked:
     if not isinstance(dtab, str) or not isinstance(path, str) or not isinstance(namespace, str | None):
         raise _Refused(400, "Malformed delegation request: dtab and path are required strings, namespace an optional one")
     return _Asked(namespace, dtab, path)
-
-
-async def _settled(live: Live[Delegation], reactor: IReactorTime, seconds: float) -> Delegation:
-    """The first good value or failure of ``live``. Raises ``TimeoutError`` if neither comes in time."""
-    waiting: defer.Deferred[Delegation] = defer.Deferred()
-
-    def notify(state: State[Delegation]) -> None:
-        if waiting.called:
-            return
-        if isinstance(state, Ok):
-            waiting.callback(state.value)
-        elif isinstance(state, Failed):
-            waiting.errback(state.error)
-
-    observation = live.observe(notify)
-    try:
-        return await waiting.addTimeout(seconds, reactor)
-    finally:
-        observation.close()

@@ -5,7 +5,7 @@ Source: linkerd-config spec 2.2 and 2.3. A request may have 1 MiB and 30 seconds
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, cast
 from urllib.parse import parse_qs
 
@@ -18,36 +18,50 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from meshgw.admin import api
-from meshgw.admin.api import Answer, DelegationJson, GatewayView, Query
+from meshgw.admin.access import AccessView
+from meshgw.admin.api import Answer, GatewayView, Query, View
+from meshgw.admin.authentication import CHALLENGES, Access, Authentication, authentication
+from meshgw.admin.errors import relayed
 from meshgw.admin.pages import PAGE_HEADERS, index_page
-from meshgw.admin.security import AdminSecurity, refusal
-from meshgw.telemetry.logs import LogLevels
+from meshgw.admin.security import AdminSecurity, rebinding, refusal
+from meshgw.config.models import AdminConfig
+from meshgw.errors import MeshError
 
 MAX_BODY = 1 << 20
 TIMEOUT_SECONDS = 30.0
 MAX_PARAMETERS = 100
 
-View = Callable[[Query], Answer | Awaitable[Answer]]
-
 
 @attrs.frozen
 class Route:
-    """A path's view; ``methods`` besides HEAD, which goes with GET. ``changes`` are the methods that change something."""
+    """A path's view; ``methods`` besides HEAD, which goes with GET. ``changes`` are the methods that change something.
+
+    ``is_open`` routes never need a token; ``needs_token`` ones are refused where no authentication is configured.
+    """
 
     view: View
     methods: tuple[str, ...] = ("GET",)
     changes: tuple[str, ...] = ()
+    is_open: bool = False
+    needs_token: bool = False
 
 
 class AdminResource(Resource):
-    """Dispatches by the whole path."""
+    """Dispatches by the whole path, after what guards it: categories of paths, tokens, the defence of browsers."""
 
     isLeaf = True
     log = Logger()
 
-    def __init__(self, routes: Mapping[str, Route], security: AdminSecurity, names: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        routes: Mapping[str, Route],
+        security: AdminSecurity,
+        authentication: Authentication | None = None,
+        names: Collection[str] = (),
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # twisted.web has no annotations here
-        self._routes, self._security, self._names = routes, security, names
+        self._routes, self._security, self._authentication = routes, security, authentication
+        self._names = frozenset(name.lower() for name in names)
 
     def render(self, request: Request) -> int:
         """Answer the request, now or later."""
@@ -75,30 +89,60 @@ class AdminResource(Resource):
             return await self._looked_up(request)
         except CancelledError:
             raise
+        except (MeshError, TimeoutError) as error:
+            told = relayed(error)
+            return Answer(told.text, status=told.code)
         except Exception:  # noqa: BLE001 - the rim: views call into interpreters and telemeters, which may be plug-ins
             self.log.failure("the admin view {path} failed", path=request.path)
             return Answer("internal error; the log has the details\n", status=500)
 
     async def _looked_up(self, request: Request) -> Answer:
-        path = request.path.decode("latin-1")
+        path, method = request.path.decode("latin-1"), request.method.decode("latin-1")
         if not self._security.serves(path):
             return Answer("", status=404)
         route = self._routes.get(path)
+        refused = self._refused(request, route, is_change=route is not None and method in route.changes)
+        if refused is not None:
+            return refused
         if route is None:
             return Answer("not found; /admin lists what there is\n", status=404)
-        method = request.method.decode("latin-1")
         if ("GET" if method == "HEAD" else method) not in route.methods:
             return Answer("method not allowed\n", status=405, headers=(("Allow", ", ".join(_allowed(route))),))
-        if method in route.changes:
-            why = refusal(_header(request, "host") or "", _header(request, "origin"), _header(request, "sec-fetch-site"), self._names)
-            if why is not None:
-                return Answer(f"refused: {why}\n", status=403)
         try:
             query = _query(request, method, path)
         except ValueError as error:
             return Answer(f"malformed parameters: {error}\n", status=400)
         answer = route.view(query)
         return answer if isinstance(answer, Answer) else await answer
+
+    def _refused(self, request: Request, route: Route | None, *, is_change: bool) -> Answer | None:
+        """The answer to a request that may not be made, or not by this caller."""
+
+        def header(name: str) -> str | None:
+            return _header(request, name)
+
+        why = refusal(header("host") or "", header("origin"), header("sec-fetch-site"), self._names) if is_change else None
+        if why is not None:
+            return Answer(f"refused: {why}\n", status=403)
+        is_open = route is not None and route.is_open
+        needed = Access.OPERATOR if is_change else Access.NOBODY if is_open else Access.READER
+        authentication = self._authentication
+        if authentication is not None and needed > authentication.least:
+            return self._unauthorized(request, authentication, needed)
+        why = rebinding(header, self._names)
+        if why is None and is_change and route is not None and route.needs_token:
+            why = "this needs an authenticated operator; set admin.authentication.operatorTokenFile"
+        return Answer(f"refused: {why}\n", status=403) if why is not None else None
+
+    def _unauthorized(self, request: Request, authentication: Authentication, needed: Access) -> Answer | None:
+        fields = [str(value) for value in request.requestHeaders.getRawHeaders("authorization") or ()]
+        peer = request.getClientAddress()  # type: ignore[no-untyped-call]  # twisted.web has no annotations here
+        access = authentication.access(fields, str(getattr(peer, "host", None) or "an unnamed peer"))
+        if access >= needed:
+            return None
+        if access is Access.READER:  # known, but not for this: asking again would not help
+            return Answer("refused: this needs the operator's token\n", status=403)
+        return Answer(f"a token is required: the {needed.name.lower()}'s\n", status=401, headers=CHALLENGES)
 
 
 def _allowed(route: Route) -> list[str]:
@@ -135,7 +179,7 @@ def _send(request: Any, answer: Answer) -> None:  # Any: what is called of the r
     headers.setRawHeaders("Cache-Control", ["no-store"])
     extra = answer.headers + (PAGE_HEADERS if answer.content_type == api.HTML else ())
     for name, value in extra:
-        headers.setRawHeaders(name, [value])
+        headers.addRawHeader(name, value)
     request.write(body)
     request.finish()
 
@@ -192,22 +236,21 @@ class AdminRequest(Request):
 class AdminSite(Site):
     """The factory to listen with on the admin port.
 
-    ``as_json`` turns a delegation into plain data; ``names`` are host names by which browsers reach this server (spec 2.2 has no such
-    option; addresses and ``localhost`` need none).
+    ``names`` are host names by which browsers reach this server; addresses and ``localhost`` need none.
     """
+
+    noisy = False  # no log lines of twisted.web when it starts and stops
 
     def __init__(
         self,
         view: GatewayView,
         *,
         security: AdminSecurity,
-        levels: LogLevels,
-        as_json: DelegationJson,
         reactor: IReactorTime,
+        authentication: Authentication | None = None,
         names: Collection[str] = (),
     ) -> None:
-        routes = _routes(view, levels, as_json, reactor)
-        resource = AdminResource(routes, security, names)
+        resource = AdminResource(_routes(view, reactor), security, authentication, names)
         # The admin port may carry only HTTP/1.1 and no form parsing by twisted.web: its multipart parser is not needed.
         options: dict[str, Any] = {"timeout": TIMEOUT_SECONDS, "reactor": reactor, "parsePOSTFormSubmission": False}
         super().__init__(resource, AdminRequest, **options)  # type: ignore[no-untyped-call]  # twisted.web has no annotations here
@@ -226,19 +269,21 @@ class AdminSite(Site):
         return [b"http/1.1"]
 
 
-def _routes(view: GatewayView, levels: LogLevels, as_json: DelegationJson, reactor: IReactorTime) -> dict[str, Route]:
+def _routes(view: GatewayView, reactor: IReactorTime) -> dict[str, Route]:
     state = api.StateViews(view)
     both = ("GET", "POST")
     routes: dict[str, Route] = {
-        "/admin/ping": Route(api.ping),
+        "/admin/ping": Route(api.ping, is_open=True),
+        "/admin/reload": Route(api.ReloadView(view, reactor), ("POST",), ("POST",), needs_token=True),
         "/admin/shutdown": Route(state.shutdown, ("POST",), ("POST",)),
         "/admin/server_info": Route(state.server_info),
         "/admin/metrics.json": Route(state.metrics),
         "/config.json": Route(state.config),
         "/bound-names.json": Route(state.bound_names),
         "/client_state.json": Route(state.client_state),
-        "/delegator.json": Route(api.DelegatorView(view, as_json, reactor), both),
-        "/logging.json": Route(api.LoggingView(levels), both, ("POST",)),
+        "/access.json": Route(AccessView(view)),
+        "/delegator.json": Route(api.DelegatorView(view), both),
+        "/logging.json": Route(api.LoggingView(view), both, ("POST",)),
     }
     for telemeter in view.telemeters:
         routes.setdefault(telemeter.path, Route(state.telemeter(telemeter)))
@@ -255,3 +300,26 @@ def _routes(view: GatewayView, levels: LogLevels, as_json: DelegationJson, react
     routes["/admin"] = routes["/admin/index.txt"] = Route(index_text)
     routes["/"] = Route(index_html)
     return routes
+
+
+def admin_site(
+    config: AdminConfig, view: GatewayView, reactor: IReactorTime, *, own_name: str = "", failed: Callable[[], object] = lambda: None
+) -> AdminSite:
+    """The site of a configuration. ``own_name`` is the machine's host name; ``failed`` counts the wrong tokens shown.
+
+    Raises :class:`UnusableToken`.
+    """
+    security, block = AdminSecurity(), config.security
+    if block is not None:
+        security = AdminSecurity(
+            ui_enabled=block.ui_enabled,
+            control_enabled=block.control_enabled,
+            diagnostics_enabled=block.diagnostics_enabled,
+            whitelist=[pattern.pattern for pattern in block.path_whitelist],
+            blacklist=[pattern.pattern for pattern in block.path_blacklist],
+        )
+    names = {*config.host_names, own_name, own_name.partition(".")[0]} - {""}
+    tokens = None
+    if config.authentication is not None:
+        tokens = authentication(config.authentication, seconds=reactor.seconds, failed=failed)
+    return AdminSite(view, security=security, reactor=reactor, authentication=tokens, names=names)

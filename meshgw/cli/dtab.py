@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode, urlsplit
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.defer import TimeoutError as TwistedTimeout
@@ -31,6 +31,7 @@ from meshgw.naming.path import Path
 BOUND: Final = 0
 NOT_BOUND: Final = 1
 TROUBLE: Final = 2
+LONGEST_TOKEN: Final = 8192
 LARGEST_ANSWER: Final = 64_000_000  # bytes; a delegation with thousands of addresses stays far below
 
 
@@ -57,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--config", metavar="FILE", help="use this configuration file")
     source.add_argument("--admin", metavar="URL", help="ask the running process with this admin address, for example http://127.0.0.1:9990")
+    parser.add_argument("--token-file", metavar="FILE", help="with --admin: file of the reader's or operator's token, if one is needed")
     parser.add_argument("--router", metavar="LABEL", help="the router's label; by default the first router of the configuration")
     parser.add_argument("--dtab", metavar="EXTRA", default="", help="entries put after the router's, as the header l5d-dtab would")
     parser.add_argument("--json", action="store_true", help="print the delegation tree as JSON, as /delegator.json gives it")
@@ -73,7 +75,8 @@ def run(args: argparse.Namespace, load: Load | None = None) -> int:
         return _complain("--timeout must be positive")
     try:
         if args.admin:
-            return _show(ask_admin(args.admin, args.router, path, extra, args.timeout), as_json=args.json)
+            token = _token(args.token_file) if args.token_file else ""
+            return _show(ask_admin(args.admin, args.router, path, extra, args.timeout, token), as_json=args.json)
         return _run_offline(args, path, extra, load or _default_load())
     except (Trouble, MeshError, OSError, ValueError) as error:
         return _complain(str(error))
@@ -156,28 +159,37 @@ async def first_answer(reactor: Any, live: Live[Delegation], timeout: float) -> 
 # With a running process
 
 
-def ask_admin(admin: str, router: str | None, path: Path, extra: Dtab, timeout: float) -> Delegation:
-    """The delegation as the process at the admin address sees it. Raises :class:`Trouble`."""
+def _token(file: str) -> str:
+    """The token in ``file``. Raises OSError, or :class:`Trouble`, which does not show what is there."""
+    with open(file, encoding="latin-1") as stream:
+        token = stream.read(LONGEST_TOKEN).strip()
+    if not token or not all(" " < character <= "~" for character in token):
+        raise Trouble(f"--token-file {file}: a token of printable ASCII characters without spaces is expected")
+    return token
+
+
+def ask_admin(admin: str, router: str | None, path: Path, extra: Dtab, timeout: float, token: str = "") -> Delegation:
+    """The delegation as the process at the admin address sees it; ``token`` is shown there. Raises :class:`Trouble`."""
     base = admin if "://" in admin else f"http://{admin}"
     if urlsplit(base).scheme not in ("http", "https"):
         raise Trouble(f"--admin {admin}: expected an http or https address")
-    label, dtab = _router(base, router, timeout)
+    label, dtab = _router(base, router, timeout, token)
     query = {"path": path.show(), "dtab": (dtab + extra).show(), "namespace": label}
-    body = _get(f"{base.rstrip('/')}/delegator.json?{urlencode(query)}", timeout)
+    body = _get(f"{base.rstrip('/')}/delegator.json?{urlencode(query)}", timeout, token)
     try:
         return delegation_from_json(json.loads(body))
     except ValueError as error:
         raise Trouble(f"{base}/delegator.json: {error}") from error
 
 
-def _router(base: str, label: str | None, timeout: float) -> tuple[str, Dtab]:
+def _router(base: str, label: str | None, timeout: float, token: str) -> tuple[str, Dtab]:
     """The router of that label, or the first one: its label, which is its protocol if it has none of its own, and its dtab.
 
     ``/delegator.json`` takes the whole dtab from the asker, so the router's own has to be had first.
     """
     url = f"{base.rstrip('/')}/config.json"
     try:
-        routers = {str(router.get("label") or router["protocol"]): router for router in json.loads(_get(url, timeout))["routers"]}
+        routers = {str(router.get("label") or router["protocol"]): router for router in json.loads(_get(url, timeout, token))["routers"]}
         if label is None:
             label = next(iter(routers))
         if label not in routers:
@@ -187,9 +199,12 @@ def _router(base: str, label: str | None, timeout: float) -> tuple[str, Dtab]:
         raise Trouble(f"{url} does not show the routers and their dtabs: {error}") from error
 
 
-def _get(url: str, timeout: float) -> bytes:
+def _get(url: str, timeout: float, token: str) -> bytes:
+    request = Request(url)
+    if token:
+        request.add_unredirected_header("Authorization", f"Bearer {token}")  # another host is not to learn it
     try:
-        with urlopen(url, timeout=timeout) as response:
+        with urlopen(request, timeout=timeout) as response:
             return cast("bytes", response.read(LARGEST_ANSWER))
     except HTTPError as error:
         text = error.read(2000).decode("utf-8", "replace").strip()

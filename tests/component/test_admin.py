@@ -1,153 +1,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import attrs
 import pytest
 from twisted.internet.error import ConnectionDone
-from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
-from meshgw.admin.api import RouterView
+from fakes.admin import HOST, Browser, Gateway, read
 from meshgw.admin.security import AdminSecurity
-from meshgw.admin.site import MAX_BODY, AdminSite
-from meshgw.core.live import Live, Source, constant, failed
+from meshgw.admin.site import MAX_BODY
+from meshgw.core.live import Source, failed
 from meshgw.errors import NamerError
 from meshgw.naming.delegation import DelegateNeg, Delegation
-from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
-from meshgw.telemetry.export import Prometheus
-from meshgw.telemetry.logs import LogLevels
-from meshgw.telemetry.metrics import Metrics, Snapshot
-
-HOST = "127.0.0.1:9990"
-
-
-class Explains:
-    """An interpreter that records what it is asked and answers with a live value of the test's choice."""
-
-    def __init__(self, answer: Callable[[Path], Live[Delegation]]) -> None:
-        self.answer = answer
-        self.asked: list[tuple[str, str]] = []
-
-    def bind(self, dtab: Dtab, path: Path) -> Any:
-        raise NotImplementedError
-
-    def delegate(self, dtab: Dtab, path: Path) -> Live[Delegation]:
-        self.asked.append((dtab.show(), path.show()))
-        return self.answer(path)
-
-
-class BindsOnly:
-    def bind(self, dtab: Dtab, path: Path) -> Any:
-        raise NotImplementedError
-
-
-def neg(path: Path) -> Live[Delegation]:
-    return constant(DelegateNeg(path, None))
-
-
-class Gateway:
-    """A gateway with two routers that records its shutdown."""
-
-    def __init__(self) -> None:
-        self.metrics = Metrics()
-        self.metrics.counter("rt", "http", "x").incr(3)
-        self.first, self.default = Explains(neg), Explains(neg)
-        dtab = Dtab.read("/svc=>/#/io.l5d.fs")
-        self.routers: Mapping[str, RouterView] = {
-            "one": RouterView("one", dtab, self.first),
-            "<two>": RouterView("<two>", dtab, BindsOnly()),
-        }
-        self.telemeters: Sequence[Any] = [Prometheus("/admin/metrics/prometheus", "")]
-        self.names: list[str] = []
-        self.ended: list[float | None] = []
-
-    @property
-    def default_interpreter(self) -> Explains:
-        return self.default
-
-    def config_json(self) -> str:
-        return '{"routers":[]}'
-
-    def snapshot(self) -> Snapshot:
-        return self.metrics.snapshot()
-
-    def bound_names(self) -> Sequence[str]:
-        return self.names
-
-    def client_state(self) -> Mapping[str, Any]:
-        return {"/#/x": {"state": "bound", "addresses": ["127.0.0.1:80"]}}
-
-    def server_info(self) -> Mapping[str, Any]:
-        return {"name": "meshgw", "version": "1<2"}
-
-    def shutdown(self, grace_seconds: float | None) -> None:
-        self.ended.append(grace_seconds)
-
-
-@attrs.frozen
-class Reply:
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-    @property
-    def text(self) -> str:
-        return self.body.decode()
-
-
-class Browser:
-    """Sends requests to an admin site over an in-memory connection each."""
-
-    def __init__(self, gateway: Gateway | None = None, security: AdminSecurity | None = None) -> None:
-        self.gateway, self.clock, self.levels = gateway or Gateway(), Clock(), LogLevels(known=["meshgw"])
-        self.site = AdminSite(
-            self.gateway,
-            security=security or AdminSecurity(),
-            levels=self.levels,
-            as_json=lambda node: {"type": type(node).__name__, "path": node.path.show()},
-            reactor=self.clock,
-        )
-
-    def connect(self) -> tuple[Any, StringTransport]:
-        transport = StringTransport()
-        protocol: Any = self.site.buildProtocol(None)
-        protocol.makeConnection(transport)
-        return protocol, transport
-
-    def send(self, method: str, target: str, body: bytes = b"", **headers: str) -> tuple[Any, StringTransport]:
-        protocol, transport = self.connect()
-        fields = {"Host": HOST} | {name.replace("_", "-"): value for name, value in headers.items()}
-        if body:
-            fields["Content-Length"] = str(len(body))
-        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        protocol.dataReceived(f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode() + body)
-        return protocol, transport
-
-    def ask(self, method: str, target: str, body: bytes = b"", **headers: str) -> Reply:
-        return read(self.send(method, target, body, **headers)[1])
-
-    def get(self, target: str, **headers: str) -> Reply:
-        return self.ask("GET", target, **headers)
-
-    def post(self, target: str, body: bytes = b"", **headers: str) -> Reply:
-        return self.ask("POST", target, body, **headers)
-
-
-def read(transport: StringTransport) -> Reply:
-    head, _, body = transport.value().partition(b"\r\n\r\n")
-    first, *lines = head.decode().split("\r\n")
-    fields = (line.partition(": ") for line in lines)
-    return Reply(int(first.split()[1]), {name.lower(): value for name, _, value in fields}, body)
 
 
 def test_ping_answers_pong() -> None:
@@ -284,7 +151,7 @@ def test_delegator_without_a_known_router_uses_the_default(query: str) -> None:
 
 def test_delegator_without_namespace_uses_the_only_router() -> None:
     gateway = Gateway()
-    gateway.routers = {"one": gateway.routers["one"]}
+    del gateway.interpreters["<two>"]
     assert Browser(gateway).get("/delegator.json?path=/svc").status == 200
     assert gateway.first.asked == [("", "/svc")]
 
@@ -366,11 +233,11 @@ def test_failed_delegation_tells_why() -> None:
 
 def test_view_that_breaks_is_a_plain_500_and_logged() -> None:
     gateway = Gateway()
-    gateway.client_state = lambda: 1 / 0  # type: ignore[assignment, return-value, method-assign]  # any defect
+    gateway.metrics = None  # type: ignore[assignment]  # any defect
     events: list[Any] = []
     globalLogPublisher.addObserver(events.append)
     try:
-        reply = Browser(gateway).get("/client_state.json")
+        reply = Browser(gateway).get("/admin/metrics.json")
     finally:
         globalLogPublisher.removeObserver(events.append)
     assert (reply.status, reply.text) == (500, "internal error; the log has the details\n")

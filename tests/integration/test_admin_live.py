@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
+from pwd import getpwuid
 from urllib.parse import quote
 
 import pytest
 
-from support.gateways import LOOPBACK, SECONDS, Nginx, gateway
-from support.processes import Running, wait_until
+from support.gateways import LOOPBACK, SECONDS, Nginx, config, gateway
+from support.processes import Running, free_port, wait_until
+from support.servers import meshgw
 
 pytestmark = pytest.mark.integration
 
@@ -146,3 +151,68 @@ def test_closed_categories_and_foreign_pages_are_refused(running: Running) -> No
     assert [gw.admin(path).status for path in paths] == [200, 200, 200, 404, 404, 404]
     assert gw.admin("/admin/shutdown", b"").status == 404
     assert gw.process.is_running
+
+
+def test_tokens_are_needed_and_may_be_rotated_while_running(running: Running) -> None:
+    operator, reader = running.directory / "operator", running.directory / "reader"
+    operator.write_text("operator-0123456789\n")
+    reader.write_text("reader-0123456789abc\n")
+    tokens = {"operatorTokenFile": str(operator), "readerTokenFile": str(reader)}
+    gw = gateway(running, {"web": Nginx(running, HELLO).port}, admin={"authentication": tokens})
+    as_operator, as_reader = {"Authorization": "Bearer operator-0123456789"}, {"Authorization": "Bearer reader-0123456789abc"}
+    assert (gw.admin("/admin/ping").status, gw.admin("/config.json").status, gw.admin("/metrics").status) == (200, 401, 401)
+    shown = gw.admin("/config.json", **as_reader)
+    assert json.loads(shown.body)["admin"]["authentication"] == tokens and "0123456789" not in shown.text
+    level = "/logging.json?logger=root&level=DEBUG"
+    assert [gw.admin(level, b"", **who).status for who in ({}, as_reader, as_operator)] == [401, 403, 200]
+    reader.write_text("rotated-0123456789abc\n")
+    assert gw.admin("/metrics", **as_reader).status == 401
+    rotated = {"Authorization": "Bearer rotated-0123456789abc"}
+    assert "admin:authentication_failures 1\n" in gw.admin("/metrics", **rotated).text
+    program = "import sys; from meshgw.cli.meshgw import main; sys.exit(main(sys.argv[1:]))"
+    argv = [sys.executable, "-c", program, "dtab", "--admin", f"http://{LOOPBACK}:{gw.admin_port}", "/svc/web"]
+    assert subprocess.run([*argv, "--token-file", str(reader)], capture_output=True, timeout=60, check=False).returncode == 0
+    assert b"answered 401" in subprocess.run(argv, capture_output=True, timeout=60, check=False).stderr
+    assert (gw.admin("/admin/shutdown", b"").status, gw.admin("/admin/shutdown", b"", **as_operator).text) == (401, "quitting")
+    assert wait_until(lambda: not gw.process.is_running, SECONDS)
+    assert "0123456789" not in gw.process.output()
+
+
+def test_missing_token_file_ends_the_start_with_its_name(running: Running) -> None:
+    missing = running.directory / "none"
+    settings = config(running.directory, free_port(), free_port(), top={"admin": {"authentication": {"operatorTokenFile": str(missing)}}})
+    argv = meshgw(running.directory, json.dumps(settings), port=None).argv
+    done = subprocess.run(argv, cwd=running.directory, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode not in (0, None)
+    assert f"admin.authentication.operatorTokenFile: {missing}: No such file or directory" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_browsers_are_refused_by_foreign_names_and_programs_are_not(running: Running) -> None:
+    gw = gateway(running, admin={"hostNames": ["mesh.corp"]})
+    browser = {"User_Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"}
+    hosts = ("evil.example", "mesh.corp", "localhost", f"{LOOPBACK}:{gw.admin_port}")
+    assert [gw.admin("/config.json", Host=host, **browser).status for host in hosts] == [403, 200, 200, 200]
+    assert gw.admin("/metrics", Host="meshgw.default.svc", User_Agent="Prometheus/2.53.0").status == 200
+
+
+def test_an_operator_reloads_the_configuration_and_is_told_what_is_wrong_with_it(running: Running) -> None:
+    token = running.directory / "operator"
+    token.write_text("operator-0123456789")
+    tokens = {"authentication": {"operatorTokenFile": str(token)}}
+    me = getpwuid(os.getuid()).pw_name  # a worker of root would be nobody, who may not enter the test's directory
+    gw = gateway(running, {"web": Nginx(running, HELLO).port}, admin=tokens, top={"user": me})
+    operator, file = {"Authorization": "Bearer operator-0123456789"}, running.directory / "meshgw.yml"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps(settings | {"routers": [settings["routers"][0] | {"dtap": "/svc => /x"}]}))
+    refused = gw.admin("/admin/reload", b"", **operator)
+    assert refused.status == 422 and "routers[0].dtap: unknown field 'dtap'" in refused.text and refused.text.endswith("\n")
+    missing = {"operatorTokenFile": str(running.directory / "none")}
+    file.write_text(json.dumps(settings | {"admin": settings["admin"] | {"authentication": missing}}))
+    assert "none: No such file or directory" in gw.admin("/admin/reload", b"", **operator).text
+    file.write_text(json.dumps(settings | {"routers": [settings["routers"][0] | {"dtab": "/svc => /x;/svc => /#/io.l5d.fs"}]}))
+    done = gw.admin("/admin/reload", b"", **operator)
+    assert (done.status, done.text) == (200, "reloaded\n")
+    assert json.loads(gw.admin("/config.json").body)["routers"][0]["dtab"] == "/svc=>/x;/svc=>/#/io.l5d.fs"
+    assert gw.get("web").body == b"hello"
+    assert gw.admin("/admin/reload", b"").status == 401

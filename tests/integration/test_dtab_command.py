@@ -129,3 +129,50 @@ def test_an_unknown_router_and_an_error_of_the_process_end_with_status_2(admin: 
     assert (unknown.returncode, late.returncode) == (2, 2)
     assert "no router 'x'; it has http" in unknown.stderr
     assert "answered 503" in late.stderr
+
+
+class Moved(BaseHTTPRequestHandler):
+    """Sends everybody on to ``elsewhere``; keeps who was shown which token."""
+
+    elsewhere = ""
+    shown: list[str | None]
+
+    def do_GET(self) -> None:
+        self.shown.append(self.headers["Authorization"])
+        self.send_response(302 if self.elsewhere else 500)
+        self.send_header("Location", self.elsewhere)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Stay quiet."""
+
+
+def test_the_token_is_shown_to_the_given_address_only(tmp_path: File) -> None:
+    (tmp_path / "token").write_text("reader-0123456789abc\n")
+    shown: dict[str, list[str | None]] = {"other": [], "given": []}
+    servers: list[HTTPServer] = []
+    for name in shown:
+        elsewhere = f"http://127.0.0.1:{servers[0].server_port}/" if servers else ""
+        handler = type("Playing", (Moved,), {"elsewhere": elsewhere, "shown": shown[name]})
+        servers.append(HTTPServer(("127.0.0.1", 0), handler))
+    threads = [threading.Thread(target=server.serve_forever) for server in servers]
+    for thread in threads:
+        thread.start()
+    try:
+        done = meshgw_dtab("/a", "--admin", f"http://127.0.0.1:{servers[1].server_port}", "--token-file", str(tmp_path / "token"))
+    finally:
+        for server, thread in zip(servers, threads, strict=True):
+            server.shutdown()
+            thread.join()
+            server.server_close()
+    assert done.returncode == 2
+    assert shown == {"other": [None], "given": ["Bearer reader-0123456789abc"]}
+
+
+@pytest.mark.parametrize("content", [None, "", "two words", "caf\xe9"])
+def test_an_unusable_token_file_ends_with_status_2_and_is_not_shown(tmp_path: File, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "token").write_text(content)
+    done = meshgw_dtab("/a", "--admin", "http://127.0.0.1:1", "--token-file", str(tmp_path / "token"))
+    assert done.returncode == 2 and str(tmp_path / "token") in done.stderr
+    assert not content or content not in done.stderr

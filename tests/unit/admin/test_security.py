@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from meshgw.admin.security import AdminSecurity, refusal
+from meshgw.admin.security import AdminSecurity, rebinding, refusal
 
 
 def test_everything_is_served_by_default() -> None:
@@ -13,7 +13,7 @@ def test_everything_is_served_by_default() -> None:
     ("disabled", "paths"),
     [
         ("ui_enabled", ["/", "/config.json", "/admin/metrics.json", "/delegator.json", "/files/x/y.js", "/logging"]),
-        ("control_enabled", ["/admin/shutdown", "/logging.json"]),
+        ("control_enabled", ["/admin/shutdown", "/admin/reload", "/logging.json"]),
         ("diagnostics_enabled", ["/admin/ping", "/admin/metrics/prometheus", "/client_state.json", "/nothing"]),
     ],
 )
@@ -69,3 +69,52 @@ def test_own_pages_and_plain_clients_may_change(host: str, origin: str | None, s
 )
 def test_foreign_pages_may_not_change(host: str, origin: str | None, site: str | None) -> None:
     assert refusal(host, origin, site, ()) is not None
+
+
+CHROME = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36"
+
+
+def rebound(**fields: str) -> str | None:
+    headers = {name.replace("_", "-"): value for name, value in fields.items()}
+    return rebinding(headers.get, {"mesh.corp"})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"host": "meshgw.default.svc:9990", "user_agent": "Prometheus/2.53.0", "accept_encoding": "gzip"},
+        {"host": "10.1.2.3:9990", "user_agent": "kube-probe/1.30"},
+        {"host": "anything:9990"},
+        {},
+        {"host": "mesh.corp:9990", "user_agent": CHROME},
+        {"host": "MESH.CORP.:9990", "user_agent": CHROME},
+        {"host": "localhost", "user_agent": CHROME, "accept_language": "en"},
+        {"host": "127.0.0.1:9990", "user_agent": CHROME},
+        {"host": "[::1]:9990", "user_agent": CHROME, "origin": "http://[::1]:9990"},
+    ],
+)
+def test_programs_may_use_any_name_and_browsers_known_ones(fields: dict[str, str]) -> None:
+    assert rebound(**fields) is None
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        {"user_agent": CHROME},
+        {"user_agent": "", "accept_language": "en"},
+        {"user_agent": "curl/8.0", "accept_language": ""},
+        {"origin": "http://evil.example:9990"},
+        {"sec_fetch_site": "same-origin"},
+        {"referer": "http://evil.example:9990/"},
+    ],
+)
+def test_browsers_by_a_foreign_name_are_refused(mark: dict[str, str]) -> None:
+    why = rebound(host="evil.example:9990", **mark)
+    assert why is not None and "'evil.example'" in why and "admin.hostNames" in why
+
+
+@pytest.mark.parametrize(
+    "host", ["", "[x", "127.0.0.1.evil.example", "localhost.evil.example", "evil.example@127.0.0.1.nip.io", "2130706433"]
+)
+def test_odd_hosts_are_foreign_to_browsers(host: str) -> None:
+    assert rebound(host=host, user_agent=CHROME) is not None
