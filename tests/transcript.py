@@ -16,6 +16,7 @@ from twisted.internet.task import Clock
 
 from fakes.transport import HandPoller
 from meshgw.app.http import HttpRouter, Shared
+from meshgw.app.sockets import Sockets, router_places
 from meshgw.config.loader import load
 from meshgw.core.address import Addr, Address, Bound, Replicas
 from meshgw.core.live import Live, Source
@@ -73,7 +74,7 @@ class Mesh:
         runtime = Runtime(reactor=self.clock, metrics=self.metrics, random=Random(7), spawn=_unused, resolve=_unused)
         shared = Shared(runtime=runtime, poller=self.poller, wheel=self.wheel, clock=self.clock.seconds, now=self.clock.seconds)
         self.router = HttpRouter(loaded.config.routers[0].config, "http", self.names, shared, self.metrics.scope("rt", "http"))
-        self.router.listen()
+        self.router.listen(Sockets.open(router_places(loaded.config.routers[0])).take)
         self.router.start()
         self.port = self.router.listeners[0].address[1]
         self._sides: list[Side] = []

@@ -6,8 +6,7 @@ Source: ARCHITECTURE.md section 7; linkerd-config spec 1.1 and 1.5. Building ope
 from __future__ import annotations
 
 import gc
-import json
-import platform
+import socket
 import time
 from collections.abc import Callable, Sequence
 from random import Random
@@ -18,14 +17,14 @@ from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 
-from meshgw import __version__
+from meshgw.app.components import RouterService
 from meshgw.app.http import HttpRouter
 from meshgw.app.http_stacks import Shared
+from meshgw.app.sockets import router_label
 from meshgw.bind.builtin import BuiltinNamer
 from meshgw.bind.interpreter import DefaultInterpreter
 from meshgw.config.document import Chosen
-from meshgw.config.models import Config, RouterConfig
-from meshgw.config.plain import config_to_json
+from meshgw.config.models import Config
 from meshgw.core.address import Bound
 from meshgw.core.live import Live, constant, live_flat_map
 from meshgw.core.reactor import poller_for
@@ -37,6 +36,7 @@ from meshgw.namers.rewrite import UTILITIES
 from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
 from meshgw.naming.tree import NameTree, leaves
+from meshgw.server.shares import Shares
 from meshgw.telemetry.histogram import HistogramSnapshots
 from meshgw.telemetry.metrics import Metrics, Snapshot
 from meshgw.telemetry.process import add_process_metrics
@@ -62,7 +62,7 @@ class Names:
         for chosen in config.namers:
             self.namers.append(self._namer(chosen))
         self._global = DefaultInterpreter(self.namers, self._builtin)
-        self.interpreters = {_label(chosen): self._interpreter(chosen.config.interpreter) for chosen in config.routers}
+        self.interpreters = {router_label(chosen): self._interpreter(chosen.config.interpreter) for chosen in config.routers}
 
     def _add(self, item: object) -> None:
         if IService.providedBy(item):
@@ -115,23 +115,20 @@ class TransformedNamer:
         return names() if names is not None else []
 
 
-def _label(chosen: Chosen) -> str:
-    config = chosen.config
-    assert isinstance(config, RouterConfig)
-    return config.label or chosen.kind.id
-
-
 class Gateway(MultiService):
-    """The service of one process. ``stop`` ends the reactor; ``shutdown`` lets the grace period be given."""
+    """The routers of one process, with what they share."""
 
-    def __init__(self, config: Config, reactor: Any, random: Random) -> None:
+    def __init__(self, config: Config, reactor: Any, random: Random, shares: Shares | None = None, *, is_first: bool = True) -> None:
+        """For ``shares`` and ``is_first`` see :class:`meshgw.app.http_stacks.Shared`."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.config, self._reactor = config, reactor
         self.metrics = Metrics()
         self._spawner = Spawner()
-        self._started_at = time.time()  # noqa: TID251 - wall-clock time is what operators are shown
-        self._grace = config.admin.shutdown_grace_ms / 1000
-        self._ending = False
+        self.grace = config.admin.shutdown_grace_ms / 1000
+        """Seconds that requests under way get at the end."""
+        self._shares = shares
+        self._deadline = 0.0
+        self._final: Snapshot | None = None
         self.names = Names(config, reactor, self.metrics, random, self._spawner.spawn)
         self._wheel = Wheel(reactor)
         shared = Shared(
@@ -139,11 +136,13 @@ class Gateway(MultiService):
             poller=poller_for(reactor),
             wheel=self._wheel,
             clock=time.monotonic,
-            now=time.time,  # noqa: TID251 - as above
+            now=time.time,  # noqa: TID251 - wall-clock time is what operators are shown
+            shares=shares,
+            is_first=is_first,
         )
         self.routers: dict[str, HttpRouter] = {}
         for chosen in config.routers:
-            label = _label(chosen)
+            label = router_label(chosen)
             self.routers[label] = chosen.kind.build(
                 chosen.config,
                 self.names.runtime,
@@ -158,65 +157,77 @@ class Gateway(MultiService):
         for telemeter in self.telemeters:
             if IService.providedBy(telemeter):
                 telemeter.setServiceParent(self)  # type: ignore[no-untyped-call]
+        for router in self.routers.values():
+            RouterService(router).setServiceParent(self)  # type: ignore[no-untyped-call]
 
     # --- life cycle
 
-    def listen(self) -> None:
-        """Bind every router's sockets, so that a port in use is known before anything starts. Raises OSError."""
+    def listen(self, take: Callable[[str], socket.socket]) -> None:
+        """Get every router's bound sockets; ``take`` gives a duplicate of the one of a name (see ``app.sockets``)."""
         for router in self.routers.values():
-            router.listen()
+            router.listen(take)
 
     def startService(self) -> None:
         """Start from the sources of names outward: namers, interpreters, then listeners."""
         add_process_metrics(self.metrics, time.time)  # noqa: TID251 - as above
         super().startService()  # type: ignore[no-untyped-call]
-        for router in self.routers.values():
-            router.start()
-        for label, router in self.routers.items():
-            for listener in router.listeners:
-                host, port = listener.address
-                _log.info("router {label} serves on {host}:{port}", label=label, host=host, port=port)
+        if self._shares is not None:
+            self._shares.enter()
         gc.collect()
         gc.freeze()  # what start-up made lives as long as the process: collections need not look at it again
         gc.set_threshold(GC_THRESHOLD, 20, 20)
 
     def stopService(self) -> Deferred[None]:
         """Drain and stop in the reverse order, within the grace period."""
-        return Deferred.fromCoroutine(self._stop())
+        return Deferred.fromCoroutine(self._stop(close_idle=True))
 
-    async def _stop(self) -> None:
+    def retire(self) -> Deferred[None]:
+        """End while others serve on the same sockets: as ``stopService``, but callers' idle connections get one more answer first."""
+        return Deferred.fromCoroutine(self._stop(close_idle=False))
+
+    def hurry(self, grace: float | None = None) -> None:
+        """Close what is idle, of a gateway that is being retired; with ``grace``, the rest within this time if it has no less."""
+        if grace is not None:
+            self._deadline = min(self._deadline, self._reactor.seconds() + grace)
         for router in self.routers.values():
-            router.stop_accepting()
+            router.close_idle()
+
+    async def _stop(self, *, close_idle: bool) -> None:
+        for router in self.routers.values():
+            router.stop_accepting(close_idle=close_idle)
         await self._drain()
+        self._final = self.metrics.snapshot()  # what belongs to names and clients goes with them
         for router in self.routers.values():
             router.stop()
         self._spawner.stop()
         await maybeDeferred(super().stopService)
 
     async def _drain(self) -> None:
-        deadline = self._reactor.seconds() + self._grace
-        while any(router.connections for router in self.routers.values()):
-            if self._reactor.seconds() >= deadline:
-                left = sum(router.connections for router in self.routers.values())
-                _log.warn(
-                    "{left} connections did not finish within the grace period of {grace} s and are closed", left=left, grace=self._grace
-                )
-                for router in self.routers.values():
-                    router.abort()
+        self._deadline = self._reactor.seconds() + self.grace
+        while self._connections():
+            if self._reactor.seconds() >= self._deadline:
+                self.hurry()
+                self._abort()
                 return
             pause: Deferred[None] = Deferred()
             self._reactor.callLater(DRAIN_STEP, pause.callback, None)
             await pause
 
-    # --- what admin shows (admin.api.GatewayView)
+    def _connections(self) -> int:
+        return sum(router.connections for router in self.routers.values())
 
-    def config_json(self) -> str:
-        """The parsed configuration as JSON text, without secrets."""
-        return json.dumps(config_to_json(self.config))
+    def _abort(self) -> None:
+        left = self._connections()
+        if left:
+            _log.warn("{left} connections did not finish within the grace period of {grace} s and are closed", left=left, grace=self.grace)
+        for router in self.routers.values():
+            router.abort()
+
+    # --- what admin shows (app.plane)
 
     def snapshot(self) -> Snapshot:
-        """All metrics of the process."""
-        return self.metrics.snapshot()
+        """All metrics of the process; once it has ended, as they were at the end."""
+        return self._final or self.metrics.snapshot()
 
     def bound_names(self) -> list[str]:
         """The names that enumerating namers know."""
@@ -230,23 +241,3 @@ class Gateway(MultiService):
     def client_state(self) -> dict[str, Any]:
         """The clients of all routers with their addresses."""
         return {client.label: client.state() for router in self.routers.values() for client in router.caches.clients()}
-
-    def server_info(self) -> dict[str, Any]:
-        """Name, version, and how long the process has been up."""
-        uptime = time.time() - self._started_at  # noqa: TID251 - as above
-        return {
-            "name": "meshgw",
-            "version": __version__,
-            "python": platform.python_version(),
-            "start_time": time.strftime("%a %b %d %H:%M:%S UTC %Y", time.gmtime(self._started_at)),
-            "uptime": int(uptime * 1000),
-        }
-
-    def shutdown(self, grace_seconds: float | None) -> None:
-        """Stop the process gracefully; asked again, that goes on as it is."""
-        if self._ending:
-            return
-        self._ending = True
-        if grace_seconds is not None:
-            self._grace = grace_seconds
-        self._reactor.callLater(0, self._reactor.stop)

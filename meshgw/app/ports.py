@@ -1,6 +1,6 @@
-"""Twisted services for the ports of the control side: a socket with the configured options, bound early, adopted by the reactor.
+"""Twisted services for the ports of the control side: a bound socket with the configured options, adopted by the reactor.
 
-Source: linkerd-config spec 2.1 and 4.3. Binding happens in ``privilegedStartService``, before twistd gives up its privileges.
+Source: linkerd-config spec 2.1 and 4.3. The socket was bound before twistd gave up its privileges (``app.sockets``).
 """
 
 from __future__ import annotations
@@ -12,47 +12,33 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from meshgw.config.router import SocketOptions
-from meshgw.server.listener import BACKLOG, bind_socket
 
 
 class AdminPort(Service):
-    """Serves ``factory`` on one address."""
+    """Serves ``factory`` on ``sock``, of which it takes possession."""
 
-    def __init__(self, reactor: Any, ip: str, port: int, options: SocketOptions, factory: Any) -> None:
-        self._reactor, self._ip, self._port, self._options, self._factory = reactor, ip, port, options, factory
-        self._socket: socket.socket | None = None
+    def __init__(self, reactor: Any, sock: socket.socket, options: SocketOptions, factory: Any) -> None:
+        self._reactor, self._sock, self._factory = reactor, sock, factory
         self._listening: Any = None
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """The ip and port it serves on, once bound."""
-        assert self._listening is not None
-        host = self._listening.getHost()
-        return (host.host, host.port)
-
-    def privilegedStartService(self) -> None:
-        """Bind. Raises OSError naming the address, which ends the start."""
-        options = self._options
-        sock = bind_socket(
-            self._ip, self._port, backlog=options.backlog or BACKLOG, reuse_port=options.reuse_port, reuse_address=options.reuse_addr
-        )
         # accepted connections inherit these from the listening socket
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(options.no_delay))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(options.keep_alive is not False))
-        self._socket = sock
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The ip and port it serves on."""
+        name = self._sock.getsockname() if self._listening is None else self._listening.socket.getsockname()
+        return (name[0], name[1])
 
     def startService(self) -> None:
         """Serve."""
         super().startService()  # type: ignore[no-untyped-call]
-        if self._socket is None:
-            self.privilegedStartService()
-        assert self._socket is not None
-        self._listening = self._reactor.adoptStreamPort(self._socket.fileno(), self._socket.family, self._factory)
-        self._socket.close()  # the reactor has its own duplicate
-        self._socket = None
+        self._listening = self._reactor.adoptStreamPort(self._sock.fileno(), self._sock.family, self._factory)
+        self._sock.close()  # the reactor has its own duplicate
 
     def stopService(self) -> Deferred[None]:
-        """Stop listening."""
+        """Stop listening; connections under way go on."""
         super().stopService()  # type: ignore[no-untyped-call]
         listening, self._listening = self._listening, None
-        return maybeDeferred(listening.stopListening) if listening is not None else maybeDeferred(lambda: None)
+        # one that was never started still has its socket
+        return maybeDeferred(listening.stopListening) if listening is not None else maybeDeferred(self._sock.close)

@@ -18,17 +18,19 @@ from meshgw.config.binding import BROKEN, Binder
 from meshgw.config.models import Config
 from meshgw.config.nodes import MAX_CHARACTERS, Scalar, read_nodes
 from meshgw.config.problems import Problem, Severity, UnreadableText, pointed, position
+from meshgw.config.roles import with_roles
 from meshgw.config.router import RouterConfig
 from meshgw.kinds import Registry
 
 
 @attrs.frozen(kw_only=True)
 class LoadResult:
-    """What became of a file: ``config`` is None if there is any error; notices do not count as errors."""
+    """What became of a file: ``config`` is None if there is any error; notices do not count as errors. ``text`` is what was read."""
 
     file: str
     config: Config | None
     problems: tuple[Problem, ...]
+    text: str = attrs.field(default="", repr=False)
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -81,14 +83,14 @@ def load(text: str, file: str, registry: Registry) -> LoadResult:
     binder.repeated_keys(root)
     for conflict in registry.check():
         binder.report("", str(conflict))
-    config = binder.block(Config, root, "")
+    config = binder.block(Config, with_roles(root), "")
     if isinstance(config, Config):
         _check_labels(config, binder)
         _check_servers(config, binder)
         _check_listeners(config, binder)
     problems = tuple(sorted(binder.problems, key=lambda problem: (problem.line, problem.column)))
     is_good = config is not BROKEN and all(problem.severity is Severity.NOTICE for problem in problems)
-    return LoadResult(file=file, config=config if is_good else None, problems=problems)
+    return LoadResult(file=file, config=config if is_good else None, problems=problems, text=text)
 
 
 def _refused(

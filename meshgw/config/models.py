@@ -1,10 +1,12 @@
 """The blocks of a Linkerd 1.x configuration file: the file itself and admin. The blocks of routers are re-exported here.
 
-Source: linkerd-config spec 1.3, 2.1, 2.2 and 9.8. Kinds' blocks stand beside what they configure.
+Source: linkerd-config spec 1.3, 2.1, 2.2 and 9.8; ``admin.authentication`` and ``admin.hostNames`` are our own. Kinds' blocks stand
+beside what they configure.
 """
 
 from __future__ import annotations
 
+import pwd
 import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -15,9 +17,10 @@ from meshgw.config.document import Chosen, at_least, option
 from meshgw.config.http import ForwardedHeader, HttpRouterConfig, HttpServerConfig, Labeler
 from meshgw.config.router import BindingCache, RouterConfig, ServerConfig, SocketOptions
 from meshgw.config.scoped import ClientBlock, ClientParams, HostConnectionPool, ServiceBlock, ServiceParams
-from meshgw.config.values import Ip, Port
+from meshgw.config.values import Ip, Port, Workers
 
 __all__ = [
+    "AdminAuthentication",
     "AdminConfig",
     "AdminSecurity",
     "BindingCache",
@@ -38,8 +41,24 @@ __all__ = [
 ]
 
 
+_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
+
+
+def _host_names(value: Any) -> str | None:
+    wrong = next((name for name in value if not _HOST_NAME.fullmatch(name)), None)
+    return None if wrong is None else f"{wrong!r} is not a host name; expected one without scheme and port"
+
+
 def _not_empty(value: Any) -> str | None:
     return None if value else "At least one router must be specified in the configuration."
+
+
+def _known_user(value: Any) -> str | None:
+    try:
+        pwd.getpwnam(value)
+    except KeyError:
+        return f"there is no user {value!r} on this system"
+    return None
 
 
 def _threads(_value: Any) -> str | None:
@@ -58,6 +77,21 @@ class AdminSecurity:
 
 
 @attrs.frozen(kw_only=True)
+class AdminAuthentication:
+    """Tokens, each in a file of its own that is read again whenever it is needed, so that a rotated one counts at once.
+
+    A token has at least 16 characters and is sent as `Authorization: Bearer TOKEN`; in browsers it is the password of any user.
+    """
+
+    operator_token_file: str = option(doc="File with the token that is needed to change something: shutdown, reload, log levels.")
+    reader_token_file: str | None = option(
+        default=None,
+        doc="File with the token that is needed to read anything but `/admin/ping`; the operator's will do as well.",
+        effective="everybody may read",
+    )
+
+
+@attrs.frozen(kw_only=True)
 class AdminConfig:
     """The admin server."""
 
@@ -69,6 +103,14 @@ class AdminConfig:
     )
     socket_options: SocketOptions = option(factory=SocketOptions, doc="Options of the admin server's sockets.")
     security: AdminSecurity | None = option(default=None, doc="Which pages are served.", effective="all")
+    authentication: AdminAuthentication | None = option(
+        default=None, doc="Who may use the admin server; `/admin/reload` works only with it.", effective="everybody"
+    )
+    host_names: tuple[str, ...] = option(
+        default=(),
+        doc="Names by which browsers may reach the admin server, besides addresses, `localhost` and the machine's own host name.",
+        check=_host_names,
+    )
     worker_threads: int | None = option(
         default=None,
         doc="Linkerd's number of admin threads; accepted without effect, since admin shares the one reactor.",
@@ -99,5 +141,16 @@ class Config:
     namers: tuple[Chosen, ...] = option(default=(), doc="Sources of addresses; later ones are preferred.", kinds="namers")
     telemetry: tuple[Chosen, ...] = option(
         default=(), doc="Exporters of metrics and traces; `/admin/metrics.json` needs none.", kinds="telemeters"
+    )
+    workers: Workers = option(
+        factory=lambda: Workers(1),
+        doc="Processes that serve: a number, or `auto` for one per CPU. With more than one, a master binds the ports, keeps the "
+        "workers running and serves admin for all of them.",
+    )
+    user: str | None = option(
+        default=None,
+        doc="User whose rights the serving processes keep when meshgw is started as root.",
+        check=_known_user,
+        effective="`nobody` for workers of a master, root for a single process",
     )
     usage: UsageConfig = option(factory=UsageConfig, doc="Linkerd's usage reports; nothing is ever sent.")

@@ -6,6 +6,7 @@ whose checks are made when they are read (``config.scalars``); ``PathMatcher`` i
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any, Final, NewType
@@ -23,6 +24,7 @@ __all__ = [
     "Ip",
     "PathMatcher",
     "Port",
+    "Workers",
     "header_name",
     "roll_policy",
     "substitute",
@@ -46,6 +48,32 @@ Captures = Mapping[str, str]
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _ROLL_POLICY: Final = re.compile(r"never|hourly|daily|weekly\([1-7]\)|0*[1-9][0-9]*\.(?:byte|kilobyte|megabyte|gigabyte|terabyte)s?")
+
+
+MOST_WORKERS: Final = 256
+"""A bound against slips of the keyboard; more processes than CPUs help nobody."""
+
+
+@attrs.frozen
+class Workers:
+    """How many processes serve: a number, or ``auto`` for one per CPU that this process may use."""
+
+    count: int
+    is_auto: bool = False
+
+    @classmethod
+    def read(cls, text: str) -> Workers:
+        """Read a number or ``auto``. Raises ValueError."""
+        lowered = text.strip().lower()
+        if lowered == "auto":
+            return cls(min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, MOST_WORKERS), True)
+        if not re.fullmatch(r"[0-9]{1,9}", lowered) or not 1 <= int(lowered) <= MOST_WORKERS:
+            raise ValueError(f"expected auto or a number from 1 to {MOST_WORKERS}, found {text!r}")
+        return cls(int(lowered))
+
+    def show(self) -> str:
+        """As it is written in the file."""
+        return "auto" if self.is_auto else str(self.count)
 
 
 @attrs.frozen(kw_only=True)

@@ -72,6 +72,16 @@ class LogLevels:
         self._ranks.clear()
         return True
 
+    def preset(self, name: str, level: str) -> None:
+        """Set the level of a logger that may not have been heard of yet."""
+        if name != ROOT:
+            self._known.setdefault(name)
+        self.set(name, level)
+
+    def chosen(self) -> dict[str, str]:
+        """The levels that were set, by logger; those of all others are inherited from them."""
+        return dict(self._set)
+
     def __call__(self, event: LogEvent) -> Any:  # a constant of PredicateResult; their class has no annotations
         namespace = str(event.get("log_namespace") or ROOT)
         least = self._ranks.get(namespace)

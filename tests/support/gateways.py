@@ -56,9 +56,10 @@ class Gateway:
         """Make ``name`` lead to these ports, replacing its file at once."""
         write_name(self.root, name, *ports, host=host)
 
-    def admin(self, path: str, body: bytes | None = None, content_type: str = "", method: str | None = None) -> Answer:
-        """Ask the admin server; an error status is an answer too."""
-        request = urllib.request.Request(f"http://{LOOPBACK}:{self.admin_port}{path}", data=body, method=method)
+    def admin(self, path: str, body: bytes | None = None, content_type: str = "", method: str | None = None, **headers: str) -> Answer:
+        """Ask the admin server, with further ``headers`` (an underscore stands for a hyphen); an error status is an answer too."""
+        fields = {name.replace("_", "-"): value for name, value in headers.items()}
+        request = urllib.request.Request(f"http://{LOOPBACK}:{self.admin_port}{path}", data=body, headers=fields, method=method)
         if content_type:
             request.add_header("Content-Type", content_type)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import closing
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def wait_until(statement: Callable[[], bool], seconds: float) -> bool:
 
 
 class Process:
-    """One program: ``argv`` run in ``directory``, output in ``<name>.out`` there, pinned to CPU ``core`` if one is given."""
+    """One program: ``argv`` run in ``directory``, output in ``<name>.out`` there, pinned to CPU ``core`` (or some) if given."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Process:
         directory: Path,
         *,
         port: int | None = None,
-        core: int | None = None,
+        core: int | Set[int] | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.name, self.argv, self.directory, self.port, self.core = name, list(argv), directory, port, core
@@ -119,7 +119,7 @@ class Process:
             except (ValueError, OSError):
                 continue  # not allowed to raise the hard limit: take all that it allows
         if self.core is not None:
-            os.sched_setaffinity(0, {self.core})
+            os.sched_setaffinity(0, {self.core} if isinstance(self.core, int) else self.core)
 
     def wait_ready(self, seconds: float = 20.0, is_ready: Callable[[], bool] | None = None) -> Process:
         """Wait until ``is_ready()``, or until ``port`` accepts. Raises :class:`ProcessFailed` when it ends or takes longer."""

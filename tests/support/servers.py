@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 from support.processes import Process, free_port
@@ -29,23 +29,25 @@ def written(directory: Path, name: str, text: str) -> Path:
     return path
 
 
-def nginx(directory: Path, config: str, *, port: int, name: str = "nginx", core: int | None = None) -> Process:
+def nginx(directory: Path, config: str, *, port: int, name: str = "nginx", core: int | Set[int] | None = None) -> Process:
     """nginx with ``config``: the contents of the main context; it stays in the foreground and keeps its files in ``directory``."""
     path = written(directory, f"{name}.conf", f"daemon off;\npid {directory}/{name}.pid;\nerror_log stderr;\n{config}")
     argv = [tool("nginx"), "-e", "stderr", "-p", str(directory), "-c", str(path)]
     return Process(name, argv, directory, port=port, core=core)
 
 
-def haproxy(directory: Path, config: str, *, port: int, name: str = "haproxy", core: int | None = None) -> Process:
+def haproxy(directory: Path, config: str, *, port: int, name: str = "haproxy", core: int | Set[int] | None = None) -> Process:
     """HAProxy in the foreground; `log stdout` lines end up in the process's output file."""
     path = written(directory, f"{name}.cfg", config)
     return Process(name, [tool("haproxy"), "-db", "-f", str(path)], directory, port=port, core=core)
 
 
-def envoy(directory: Path, config: str, *, program: str, port: int, name: str = "envoy", core: int | None = None) -> Process:
-    """Envoy with one worker; ``program`` is the binary's path (see ``benchmarks/envoy.py``)."""
+def envoy(
+    directory: Path, config: str, *, program: str, port: int, name: str = "envoy", core: int | Set[int] | None = None, concurrency: int = 1
+) -> Process:
+    """Envoy with ``concurrency`` workers; ``program`` is the binary's path (see ``benchmarks/environments.py``)."""
     path = written(directory, f"{name}.yaml", config)
-    argv = [program, "-c", str(path), "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
+    argv = [program, "-c", str(path), "--concurrency", str(concurrency), "--disable-hot-restart", "--log-level", "warning"]
     return Process(name, argv, directory, port=port, core=core)
 
 
@@ -55,7 +57,7 @@ def meshgw(
     *,
     port: int | None,
     name: str = "meshgw",
-    core: int | None = None,
+    core: int | Set[int] | None = None,
     python: str = sys.executable,
     env: Mapping[str, str] | None = None,
 ) -> Process:

@@ -71,13 +71,13 @@ def test_unusable_file_is_one_problem_at_its_place(text: str, shown: Shown) -> N
 
 def test_unknown_field_names_the_known_ones_and_the_nearest(shown: Shown) -> None:
     assert shown("admin: {prot: 1}\n" + GOOD) == [
-        "l.yaml:1:9: admin.prot: unknown field 'prot'; known: httpIdentifierPort, ip, port, security, shutdownGraceMs, "
-        "socketOptions, workerThreads; did you mean 'port'?"
+        "l.yaml:1:9: admin.prot: unknown field 'prot'; known: authentication, hostNames, httpIdentifierPort, ip, port, security, "
+        "shutdownGraceMs, socketOptions, workerThreads; did you mean 'port'?"
     ]
 
 
 def test_field_of_a_router_is_unknown_at_the_top(shown: Shown) -> None:
-    expected = ["l.yaml:1:1: dtab: unknown field 'dtab'; known: admin, namers, routers, telemetry, usage"]
+    expected = ["l.yaml:1:1: dtab: unknown field 'dtab'; known: admin, namers, routers, telemetry, usage, user, workers"]
     assert shown("dtab: /a => /b\n" + GOOD) == expected
 
 
@@ -169,7 +169,7 @@ ROUTERS = {
     "client: {loadBalancer: {}}": (
         "routers[0].client.loadBalancer.kind: missing required field 'kind'; known: aperture, ewma, heap, p2c, roundRobin"
     ),
-    "client: {tls: {disableValidation: true}}": "routers[0].client.tls: not supported yet: TLS to services (`tls`)",
+    "client: {socketOptions: {}}": "routers[0].client.socketOptions: not supported yet: socket options of clients (`socketOptions`)",
     "service: {retryBufferSize: {}}": "routers[0].service.retryBufferSize: not supported yet: HTTP/2 retry buffers (`retryBufferSize`)",
     "identifier: []": "routers[0].identifier: empty identifier list",
     "identifier: {kind: trial.identifier}": (
@@ -414,3 +414,18 @@ def test_no_bytes_make_the_loader_raise(content: bytes) -> None:
     from meshgw.config.loader import _load_bytes
 
     assert _load_bytes(content, "any", EMPTY).config is None
+
+
+def test_token_files_are_not_looked_at_by_a_check(shown: Shown) -> None:
+    assert shown("admin: {authentication: {operatorTokenFile: /nowhere/token}}\n" + GOOD) == []
+
+
+def test_authentication_without_an_operators_token_is_refused(shown: Shown) -> None:
+    problems = shown("admin: {authentication: {readerTokenFile: /nowhere/token}}\n" + GOOD)
+    assert problems == ["l.yaml:1:25: admin.authentication.operatorTokenFile: missing required field 'operatorTokenFile'"]
+
+
+@pytest.mark.parametrize("name", ["http://mesh.corp", "mesh.corp:9990", "", "*.corp", "[::1]"])
+def test_what_is_no_host_name_is_refused(shown: Shown, name: str) -> None:
+    problems = shown(f"admin: {{hostNames: [mesh.corp, '{name}']}}\n" + GOOD)
+    assert len(problems) == 1 and f"admin.hostNames: {name!r} is not a host name" in problems[0]

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
+import attrs
+
+from meshgw.config.document import Chosen, option
 from meshgw.config.loader import LoadResult, load
+from meshgw.config.models import Config
 from meshgw.config.plain import MASK, config_to_json
-from meshgw.kinds import Registry
+from meshgw.kinds import Kind, Registry
 
 Loaded = Callable[[str], LoadResult]
 
@@ -47,6 +53,47 @@ def test_secrets_are_masked(loaded: Loaded) -> None:
     text = "namers: [{kind: trial.namer, experimental: true, password: hush, weights: {a: 1}}]\nrouters: [{protocol: http, servers: [{}]}]"
     shown = plain(loaded, text)
     assert shown["namers"] == [{"kind": "trial.namer", "experimental": True, "password": MASK, "weights": {"a": 1.0}}]
+
+
+@attrs.frozen(kw_only=True)
+class Login:
+    password: str = option(doc="A secret.", secret=True)
+
+
+@attrs.frozen(kw_only=True)
+class Keys:
+    words: tuple[str, ...] = option(default=(), doc="Secrets.", secret=True)
+    by_name: Mapping[str, str] = option(factory=dict, doc="Secrets.", secret=True)
+
+
+@attrs.frozen(kw_only=True)
+class Nest:
+    one: Login | None = option(default=None, doc="A block.")
+    many: tuple[Login, ...] = option(default=(), doc="A list of blocks.")
+    named: Mapping[str, Login] = option(factory=dict, doc="Blocks by name.")
+    either: Any = option(default=None, doc="One of two.", variants={"login": Login, "keys": Keys})
+    deep: tuple[Chosen, ...] = option(default=(), doc="Kinds.", kinds="transformers")
+
+
+def test_secrets_are_masked_however_deep_they_lie() -> None:
+    login, keys = Login(password="hush"), Keys(words=("hush",), by_name={"hush": "hush"})
+    inner = Chosen(kind=Kind(id="inner", config=Nest, build=list), config=Nest(one=login, either=keys))
+    nest = Nest(one=login, many=(login, login), named={"a": login}, either=login, deep=(inner,))
+    namer = Chosen(kind=Kind(id="nest", config=Nest, build=list), config=nest)
+    shown = config_to_json(Config(routers=(), namers=(namer,)))
+    assert "hush" not in json.dumps(shown)
+    masked = {"password": MASK}
+    kinds = {"kind": "inner", "one": masked, "either": {"kind": "keys", "words": MASK, "byName": MASK}}
+    expected = {"one": masked, "many": [masked, masked], "named": {"a": masked}, "either": {"kind": "login", **masked}, "deep": [kinds]}
+    assert shown["namers"] == [{"kind": "nest", **expected}]
+
+
+def test_token_files_are_shown_and_not_what_is_in_them(loaded: Loaded, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("hush-0123456789abcdef")
+    admin = {"authentication": {"operatorTokenFile": str(file)}, "hostNames": ["mesh.corp"]}
+    text = json.dumps({"admin": admin, "routers": [{"protocol": "http", "servers": [{}]}]})
+    assert plain(loaded, text)["admin"] == admin
 
 
 def test_secrets_are_not_in_the_repr(loaded: Loaded) -> None:

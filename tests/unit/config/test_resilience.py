@@ -111,7 +111,6 @@ CLIENTS = {
     "loadBalancer: {kind: aperture, smoothWindowMs: 0}": "loadBalancer.smoothWindowMs: must be at least 1, not 0",
     "loadBalancer: {kind: aperture, lowLoad: -1}": "loadBalancer.lowLoad: must be at least 0, not -1.0",
     "loadBalancer: {kind: aperture, lowLoad: 2}": "loadBalancer: lowLoad must be below highLoad, but 2 is not below 2",
-    "tls: {commonName: x}": "tls: not supported yet: TLS to services (`tls`)",
     "socketOptions: {noDelay: true}": "socketOptions: not supported yet: socket options of clients (`socketOptions`)",
 }
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from meshgw.config.document import all_of, at_least, between, one_of, option, yaml_name
 from meshgw.config.nodes import Block, Scalar, locate, read_nodes
 from meshgw.config.problems import near, pointed, position, quote
-from meshgw.config.values import header_name, roll_policy
+from meshgw.config.values import MOST_WORKERS, Workers, header_name, roll_policy
 from meshgw.telemetry.rolling import RollPolicy
 
 
@@ -103,3 +103,24 @@ def test_json_text_gives_its_strings(document: object) -> None:
         return [text for inner in getattr(node, "items", ()) for text in found(inner)]
 
     assert found(read_nodes(json.dumps({"a": document}, indent="\t"))) == ["a", *strings(document)]
+
+
+@pytest.mark.parametrize(("text", "count"), [("1", 1), ("4", 4), (" 16 ", 16), ("007", 7), (str(MOST_WORKERS), MOST_WORKERS)])
+def test_workers_are_a_number(text: str, count: int) -> None:
+    assert Workers.read(text) == Workers(count)
+    assert Workers.read(Workers.read(text).show()) == Workers(count)
+
+
+@pytest.mark.parametrize("text", ["auto", "AUTO", " auto "])
+def test_auto_is_one_worker_for_each_cpu_that_may_be_used(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: {0, 2, 5}, raising=False)
+    assert Workers.read(text) == Workers(3, is_auto=True)
+    assert Workers.read(text).show() == "auto"
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(1000)), raising=False)
+    assert Workers.read(text).count == MOST_WORKERS
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "", "two", "½", "٣", "1_0", "257", "9" * 30, "automatic"])
+def test_other_text_is_no_number_of_workers(text: str) -> None:
+    with pytest.raises(ValueError, match="expected auto or a number from 1 to 256, found"):
+        Workers.read(text)

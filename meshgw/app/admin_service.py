@@ -1,0 +1,140 @@
+"""The admin server of a configuration: what it shows, who may use it, and where it listens.
+
+Source: linkerd-config spec 2.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from twisted.application.service import MultiService
+from twisted.web.server import Site
+
+from meshgw import __version__
+from meshgw.admin.api import RouterView
+from meshgw.admin.site import admin_site
+from meshgw.app.identify_site import identify_site
+from meshgw.app.plane import Plane
+from meshgw.app.ports import AdminPort
+from meshgw.app.sockets import ADMIN, IDENTIFIER, Sockets, router_label
+from meshgw.config.models import AdminConfig, Config
+from meshgw.config.plain import config_to_json
+from meshgw.kinds import Runtime
+from meshgw.naming.dtab import Dtab
+from meshgw.naming.path import Path
+from meshgw.telemetry.metrics import Snapshot
+
+
+class Host(Protocol):
+    """The process, as far as admin acts on it."""
+
+    @property
+    def plane(self) -> Plane:
+        """What serves at present."""
+        ...
+
+    async def snapshot(self) -> Snapshot:
+        """All metrics, merged over the processes."""
+        ...
+
+    def shutdown(self, grace_seconds: float | None = None) -> None:
+        """Begin the graceful end."""
+        ...
+
+    async def reload(self) -> Sequence[str]:
+        """Put the configuration file to use as it is now; the problems that prevent it."""
+        ...
+
+
+def server_info(started_at: float, now: float) -> dict[str, Any]:
+    """Name, version, and how long the process has been up; both times in seconds since the epoch."""
+    return {
+        "name": "meshgw",
+        "version": __version__,
+        "python": platform.python_version(),
+        "start_time": time.strftime("%a %b %d %H:%M:%S UTC %Y", time.gmtime(started_at)),
+        "uptime": int((now - started_at) * 1000),
+    }
+
+
+class View:
+    """What admin shows (``admin.api.GatewayView``): the configuration as it was loaded, and whatever serves it now."""
+
+    def __init__(self, config: Config, host: Host, runtime: Runtime, started_at: float) -> None:
+        self._config, self._host, self._started_at = config, host, started_at
+        self.shutdown, self.reload = host.shutdown, host.reload
+        telemeters = [chosen.kind.build(chosen.config, runtime) for chosen in config.telemetry]
+        self.telemeters = [telemeter for telemeter in telemeters if hasattr(telemeter, "render")]
+
+    @property
+    def routers(self) -> Mapping[str, RouterView]:
+        """The routers by label."""
+        return {
+            router_label(chosen): RouterView(router_label(chosen), chosen.config.dtab, getattr(chosen.config, "access_control", None))
+            for chosen in self._config.routers
+        }
+
+    def config_json(self) -> str:
+        """The parsed configuration as JSON text, without secrets."""
+        return json.dumps(config_to_json(self._config))
+
+    def server_info(self) -> Mapping[str, Any]:
+        """Name, version, and how long the process has been up."""
+        return server_info(self._started_at, time.time())  # noqa: TID251 - wall-clock time is what operators are shown
+
+    async def snapshot(self) -> Snapshot:
+        """All metrics, merged over the processes."""
+        return await self._host.snapshot()
+
+    async def bound_names(self) -> Sequence[str]:
+        """The names that enumerating namers know."""
+        return await self._host.plane.bound_names()
+
+    async def client_state(self) -> Mapping[str, Any]:
+        """The clients of all routers with their addresses."""
+        return await self._host.plane.client_state()
+
+    async def loggers(self) -> Sequence[tuple[str, str]]:
+        """The known loggers with their level."""
+        return await self._host.plane.loggers()
+
+    async def set_level(self, logger: str, level: str) -> None:
+        """Set the level of a logger."""
+        await self._host.plane.set_level(logger, level)
+
+    async def delegate(self, namespace: str | None, dtab: Dtab, path: Path) -> Mapping[str, Any]:
+        """How ``path`` resolves."""
+        return await self._host.plane.delegate(namespace, dtab, path)
+
+
+class AdminService(MultiService):
+    """The admin server and the identifier listener, on bound sockets."""
+
+    def __init__(
+        self, config: Config, host: Host, sockets: Sockets, runtime: Runtime, started_at: float, former: AdminService | None = None
+    ) -> None:
+        """``former`` is the service that this one follows when it is started. Raises MeshError for a bad token file."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        admin = config.admin
+        failed = runtime.metrics.counter("admin", "authentication_failures").incr
+        view = View(config, host, runtime, started_at)
+        own = admin_site(admin, view, runtime.reactor, own_name=socket.gethostname(), failed=failed)
+        self._resource = own.resource
+        # one site for all of them, so that connections kept open over a reload are held to what the new configuration says
+        self._site: Site = own if former is None else former._site
+        self._add(runtime, sockets.take(ADMIN), admin, self._site)
+        if admin.http_identifier_port is not None:
+            self._add(runtime, sockets.take(IDENTIFIER), admin, identify_site(lambda head: host.plane.identify(head)))
+
+    def _add(self, runtime: Runtime, sock: socket.socket, admin: AdminConfig, site: Site) -> None:
+        self.addService(AdminPort(runtime.reactor, sock, admin.socket_options, site))  # type: ignore[no-untyped-call]
+
+    def startService(self) -> None:
+        """Serve."""
+        self._site.resource = self._resource
+        super().startService()  # type: ignore[no-untyped-call]

@@ -1,0 +1,121 @@
+"""What serves the routers, as the rest of the application sees it: in this process, or in others that are asked.
+
+A worker answers its master's questions with the same methods (:func:`answering`); their answers are plain JSON data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from meshgw.admin.delegations import Delegations
+from meshgw.admin.errors import Relayed
+from meshgw.app.gateway import Gateway
+from meshgw.app.identify_site import Head, identified
+from meshgw.bind.explain import delegation_to_json
+from meshgw.naming.dtab import Dtab
+from meshgw.naming.path import Path
+from meshgw.telemetry.logs import LogLevels
+from meshgw.telemetry.metrics import Snapshot
+from meshgw.telemetry.transfer import to_plain
+
+Answering = Callable[[str, Any], Awaitable[Any]]
+"""Answers a question: a word and its argument as plain JSON data; raises MeshError for what is to be told to the other side."""
+
+
+class Plane(Protocol):
+    """The routers of a configuration, wherever they run. What is asked may fail with a MeshError."""
+
+    async def snapshot(self) -> Snapshot:
+        """All metrics."""
+        ...
+
+    async def bound_names(self) -> Sequence[str]:
+        """The names that enumerating namers know."""
+        ...
+
+    async def client_state(self) -> Mapping[str, Any]:
+        """The clients of all routers with their addresses."""
+        ...
+
+    async def loggers(self) -> Sequence[tuple[str, str]]:
+        """The known loggers with their level."""
+        ...
+
+    async def set_level(self, logger: str, level: str) -> None:
+        """Set the level of a logger."""
+        ...
+
+    async def delegate(self, namespace: str | None, dtab: Dtab, path: Path) -> Mapping[str, Any]:
+        """How ``path`` resolves, as JSON data (see ``admin.delegations``)."""
+        ...
+
+    async def identify(self, head: Head) -> Mapping[str, Any]:
+        """What the routers would call a request, by label."""
+        ...
+
+
+class LocalPlane:
+    """The routers of this process."""
+
+    def __init__(self, gateway: Gateway, levels: LogLevels, reactor: Any) -> None:
+        self.gateway, self._levels = gateway, levels
+        interpreters = {label: router.interpreter for label, router in gateway.routers.items()}
+        self._delegations = Delegations(interpreters, gateway.names.plain, delegation_to_json, reactor)
+
+    async def snapshot(self) -> Snapshot:
+        """See :class:`Plane`."""
+        return self.gateway.snapshot()
+
+    async def bound_names(self) -> Sequence[str]:
+        """See :class:`Plane`."""
+        return self.gateway.bound_names()
+
+    async def client_state(self) -> Mapping[str, Any]:
+        """See :class:`Plane`."""
+        return self.gateway.client_state()
+
+    async def loggers(self) -> Sequence[tuple[str, str]]:
+        """See :class:`Plane`."""
+        return self._levels.loggers()
+
+    async def set_level(self, logger: str, level: str) -> None:
+        """See :class:`Plane`."""
+        self._levels.set(logger, level)
+
+    def preset_level(self, logger: str, level: str) -> None:
+        """Set the level of a logger that another process has heard of."""
+        self._levels.preset(logger, level)
+
+    async def delegate(self, namespace: str | None, dtab: Dtab, path: Path) -> Mapping[str, Any]:
+        """See :class:`Plane`."""
+        return await self._delegations.delegate(namespace, dtab, path)
+
+    async def identify(self, head: Head) -> Mapping[str, Any]:
+        """See :class:`Plane`."""
+        return identified({label: router.identifier for label, router in self.gateway.routers.items()}, head)
+
+
+def answering(plane: LocalPlane) -> Answering:
+    """Answers questions of another process about ``plane``; the words are the names of its methods."""
+
+    async def answer(word: str, argument: Any) -> Any:
+        match word:
+            case "snapshot":
+                return to_plain(await plane.snapshot())
+            case "bound_names":
+                return list(await plane.bound_names())
+            case "client_state":
+                return await plane.client_state()
+            case "loggers":
+                return await plane.loggers()
+            case "preset_level":
+                return plane.preset_level(*argument)
+            case "delegate":
+                namespace, dtab, path = argument
+                return await plane.delegate(namespace, Dtab.read(dtab), Path.read(path))
+            case "identify":
+                return await plane.identify(Head.from_plain(argument))
+        raise Relayed(code=501, text=f"{word!r} is not a question that this process knows")
+
+    return answer
