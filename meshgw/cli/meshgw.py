@@ -42,7 +42,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="meshgw", description="Tools around a meshgw configuration file.")
     parser.add_argument("--version", action="version", version=f"meshgw {__version__}")
     # The metavar lists what people use; `reference` serves the documentation's build.
-    commands = parser.add_subparsers(required=True, metavar="{check,kinds,schema,dtab}")
+    commands = parser.add_subparsers(required=True, metavar="{check,kinds,schema,dtab,certs}")
     check = commands.add_parser("check", help="report all problems of configuration files, without starting anything")
     check.add_argument("files", metavar="FILE", nargs="+", help="a configuration in YAML or JSON; - reads standard input")
     check.add_argument("--json", action="store_true", help="print one JSON document instead of lines")
@@ -60,6 +60,12 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
         add_arguments(dtab)
         dtab.set_defaults(run=lambda options, _registry, _write: run(options))
+    certs = commands.add_parser("certs", help="make certificates for trying TLS out")
+    if "certs" in arguments[:1]:
+        from meshgw.cli import certs as making  # only now, as above: it loads the cryptography library
+
+        making.add_arguments(certs)
+        certs.set_defaults(run=lambda options, _registry, write: making.run(options, write))
     return parser
 
 

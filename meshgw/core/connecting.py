@@ -8,25 +8,54 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Callable
 from typing import Protocol
 
 from meshgw.core.reactor import OUT, Poller
+from meshgw.core.stream import Stream
 from meshgw.core.timers import Timer, Wheel
 from meshgw.core.transport import Connection, SocketOptions, describe
+from meshgw.errors import MeshError
+
+
+class Done(Protocol):
+    """Called once with the outcome: the connection, or why there is none."""
+
+    def __call__(self, connection: Stream | None, reason: str | MeshError) -> None: ...
 
 
 class ConnectDone(Protocol):
-    """Called once with the outcome of connecting."""
+    """The same of an attempt without TLS."""
 
     def __call__(self, connection: Connection | None, reason: str) -> None: ...
 
 
+class Dialing(Protocol):
+    """One attempt to connect, whatever it takes."""
+
+    def start(self, host: str, port: int, timeout: float, options: SocketOptions) -> None:
+        """Begin to connect to a literal address."""
+        ...
+
+    def cancel(self) -> None:
+        """Give up; ``done`` is not called."""
+        ...
+
+
+Dial = Callable[[Done, bytes], Dialing]
+"""Makes an attempt; the bytes are what the connection begins with, before TLS."""
+
+
 class Connecting:
-    """One attempt to connect: calls ``done(connection, "")`` or ``done(None, reason)`` once, within ``timeout`` seconds."""
+    """One attempt to connect: calls ``done(connection, "")`` or ``done(None, reason)`` once, within ``timeout`` seconds.
 
-    __slots__ = ("_done", "_is_cancelled", "_poller", "_sock", "_timer", "_wheel")
+    ``prelude`` is sent at once.
+    """
 
-    def __init__(self, poller: Poller, wheel: Wheel, done: ConnectDone) -> None:
+    __slots__ = ("_done", "_is_cancelled", "_poller", "_prelude", "_sock", "_timer", "_wheel")
+
+    def __init__(self, poller: Poller, wheel: Wheel, done: ConnectDone, prelude: bytes = b"") -> None:
+        self._prelude = prelude
         self._poller, self._wheel, self._done = poller, wheel, done
         self._sock: socket.socket | None = None
         self._timer: Timer | None = None
@@ -68,7 +97,10 @@ class Connecting:
         except OSError:
             return  # an event meant for the descriptor's former owner; this one's is still to come
         self._release(close=False)
-        self._done(Connection(sock, self._poller, self._wheel), "")
+        connection = Connection(sock, self._poller, self._wheel)
+        if self._prelude:
+            connection.write(self._prelude)
+        self._done(connection, "")
 
     def _fail(self, reason: str) -> None:
         if self._sock is not None:

@@ -183,5 +183,5 @@ def test_help_names_the_commands_people_use(capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit):
         run("--help")
     shown = capsys.readouterr().out
-    assert "{check,kinds,schema,dtab}" in shown
+    assert "{check,kinds,schema,dtab,certs}" in shown
     assert "reference" not in shown
