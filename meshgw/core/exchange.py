@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
+from meshgw.wire.context import TraceId
+from meshgw.wire.headers import Headers
+
 if TYPE_CHECKING:
+    from meshgw.core.secured import Secured
     from meshgw.core.stack import Reply
     from meshgw.core.timers import Timer
     from meshgw.errors import MeshError
     from meshgw.naming.dtab import Dtab
     from meshgw.naming.path import Path
-    from meshgw.wire.context import TraceId
-    from meshgw.wire.headers import Headers
 
 UNKNOWN_LENGTH = -1
 """A body length that only its end tells."""
@@ -25,7 +27,7 @@ UNKNOWN_LENGTH = -1
 class Caller(Protocol):
     """The side an exchange came from: it is given the answer and can be held back."""
 
-    def respond(self, ex: Exchange, body: bytes, *, done: bool) -> None:
+    def respond(self, ex: Exchange, body: bytes, done: bool) -> None:
         """Send the answer's head from ``ex`` with the first ``body`` bytes, the only ones if ``done``."""
         ...
 
@@ -123,11 +125,19 @@ class Walk(Protocol):
         """The connection it waited for is there."""
         ...
 
+    def rebound(self, ex: Exchange) -> None:
+        """The binding it waits under is not that of its name any more."""
+        ...
+
+    def diverted(self, ex: Exchange, node: Any) -> None:
+        """Another endpoint than the one whose connection it waits for has one, and is to have it."""
+        ...
+
     def connect_failed(self, ex: Exchange, error: MeshError) -> None:
         """No connection to the endpoint can be had; nothing was sent."""
         ...
 
-    def answered(self, ex: Exchange, body: bytes, *, done: bool) -> None:
+    def answered(self, ex: Exchange, body: bytes, done: bool) -> None:
         """The answer's head is in the exchange; ``body`` are its first bytes, the only ones if ``done``."""
         ...
 
@@ -164,18 +174,22 @@ class Exchange:
     """One request and its answer. Times are monotonic seconds, lengths bytes.
 
     - Request: ``method``, ``target`` (origin form), ``version`` (``b"1.1"``), ``scheme`` (of an absolute target, else None), ``headers``,
-      ``length`` (0 none, ``UNKNOWN_LENGTH`` until its end). ``body`` holds pieces that could not be sent on yet, ``body_done`` says that
-      all of it arrived, ``request_bytes`` counts it, ``trailers`` end it.
+      ``length`` (0 none, ``UNKNOWN_LENGTH`` until its end). ``line`` and ``line_target`` are :meth:`request_line`'s. ``body`` holds pieces
+      that could not be sent on yet, ``body_done`` says that all of it arrived, ``request_bytes`` counts it, ``trailers`` end it.
     - Route: ``name``, ``dtab`` (local entries or None), ``route``, ``bound``, ``node``, ``upstream``. ``depth`` counts the levels of stacks
-      passed; ``partial`` holds the end hooks to run at the last one when a filter stopped the exchange there.
+      passed; ``partial`` holds the end hooks to run at the last one when a filter stopped the exchange there. ``tally`` is set while it is
+      counted as an ordinary one (``filters.stats.Tally``). ``root`` is the id of a trace that begins with this request, else 0.
     - Attempts: ``attempts`` counts requeues, ``retries`` retries, ``waits`` gives the backoffs to come. ``base`` is the number of header
       lines before those of an attempt, ``replay`` the whole body while it is kept. ``verdict`` is the classifier's; None: nobody knows.
-    - Answer: ``status`` (0 none yet), ``status_line``, ``response`` headers, ``response_length``, ``response_bytes``, ``answer_trailers``
+    - Answer: ``status`` (0 none yet), ``status_line``, ``response`` headers, ``response_length``, ``answer_trailers``
       when it came whole with its head; ``error`` when it was made here.
+    - Connection: ``peer``, ``local``, and ``secured``, the facts of its TLS once the handshake is done; None for plaintext.
+    - ``headers`` and ``response`` are filled anew for each request of a connection: whoever needs them longer copies them.
     - End: ``ended``, ``outcome`` (the key of ``telemetry.outcomes``), and the whole time as ``micros`` and its histogram ``bucket``.
     """
 
     __slots__ = (
+        "_trace",
         "answer_trailers",
         "arrived",
         "attempt_started",
@@ -195,6 +209,8 @@ class Exchange:
         "fault_timer",
         "headers",
         "length",
+        "line",
+        "line_target",
         "local",
         "method",
         "micros",
@@ -208,16 +224,17 @@ class Exchange:
         "request_bytes",
         "responded",
         "response",
-        "response_bytes",
         "response_length",
         "retries",
+        "root",
         "route",
         "scheme",
+        "secured",
         "status",
         "status_line",
+        "tally",
         "target",
         "timer",
-        "trace",
         "trailers",
         "upgrade",
         "upstream",
@@ -230,33 +247,39 @@ class Exchange:
 
     caller: Caller
     walk: Walk
-    headers: Headers
-    response: Headers
     peer: tuple[str, int]
     local: tuple[str, int]
 
     def __init__(self) -> None:
-        self.reset()
         # written by whoever begins or ends the exchange before anybody reads them, hence not reset
-        self.method = self.target = self.version = self.status_line = b""
+        self.method = self.target = self.version = self.line = self.line_target = self.status_line = b""
+        self.headers, self.response = Headers(), Headers()
         self.scheme: bytes | None = None
         self.answer_trailers: list[bytes] | None = None
         self.attempt_started = self.ended = 0.0
-        self.micros = self.bucket = self.response_length = self.base = 0
+        self.micros = self.bucket = self.response_length = self.base = self.depth = 0
         self.outcome: int | str = 0
+        self.tally: Any = None
+        self.secured: Secured | None = None
+        self.length = -1  # so that the first reset is a whole one
+        self.reset()
 
     def reset(self) -> None:
         """Make ready for the next request of the same caller."""
+        if self.length:
+            self.length = self.request_bytes = 0
+            self.body_done = True
+            self.body: list[bytes] | None = None
+            self.trailers: list[bytes] | None = None
+            self.replay: list[bytes] | None = None
         self.arrived = 0.0
-        self.body_done = True
         self.responded = False
-        self.length = self.request_bytes = self.response_bytes = self.depth = self.attempts = self.retries = self.status = 0
+        self.attempts = self.retries = self.status = 0
         self.upgrade: bytes | None = None
-        self.body: list[bytes] | None = None
-        self.trailers: list[bytes] | None = None
         self.name: Path | None = None
         self.dtab: Dtab | None = None
-        self.trace: TraceId | None = None
+        self.root = 0
+        self._trace: TraceId | None = None
         self.deadline: tuple[int, int] | None = None
         self.route: Any = None
         self.bound: Any = None
@@ -266,16 +289,32 @@ class Exchange:
         self.timer: Timer | None = None
         self.deadline_timer: Timer | None = None
         self.fault_timer: Timer | None = None
-        self.replay: list[bytes] | None = None
         self.verdict: Any = None
         self.waits: Iterator[float] | None = None
         self.error: MeshError | None = None
         self.notes: dict[str, Any] | None = None
         self.partial: tuple[Callable[[Exchange], None], ...] | None = None
 
+    @property
+    def trace(self) -> TraceId | None:
+        """The request's place in its trace; that of one that begins here is worked out when somebody asks for it."""
+        if self._trace is None and self.root:
+            self._trace = TraceId(self.root, self.root, self.root)
+        return self._trace
+
+    @trace.setter
+    def trace(self, place: TraceId | None) -> None:
+        self._trace, self.root = place, 0
+
+    def request_line(self) -> bytes:
+        """The request line to send on: the caller's own unless somebody changed the target."""
+        if self.line and self.target is self.line_target:
+            return self.line
+        return b"%b %b HTTP/%b" % (self.method, self.target, self.version)
+
     def header(self, name: bytes) -> bytes | None:
         """The request's field ``name`` (lower-case), repeated lines joined by ``, ``; None when absent."""
-        return self.headers.get(name)
+        return self.headers.seen.get(name) or self.headers.get(name)
 
     @property
     def host(self) -> bytes | None:

@@ -69,7 +69,7 @@ class MeshReactor(EPollReactor):
         once when a timer is due, or when a handler scheduled a call or a thread sent one.
         """
         poll = self._poller.poll
-        direct = self._direct.get
+        direct = self._direct
         seconds = monotonic
         until = None if timeout is None else seconds() + timeout
         wait = -1.0 if timeout is None else timeout
@@ -81,15 +81,14 @@ class MeshReactor(EPollReactor):
                     return
                 raise
             for fd, event in ready:
-                handler = direct(fd)
-                if handler is not None:
-                    try:
-                        handler(event)
-                    except Exception:  # noqa: BLE001 - the rim: one connection's defect must not end the loop for all
-                        _log.failure("defect in a data-path handler; its connection is dropped")
-                        self._drop(fd)
-                else:
+                if fd not in direct:
                     self._stock(fd, event)
+                    continue
+                try:
+                    direct[fd](event)
+                except Exception:  # noqa: BLE001 - the rim: one connection's defect must not end the loop for all
+                    _log.failure("defect in a data-path handler; its connection is dropped")
+                    self._drop(fd)
             if not ready or self.threadCallQueue or self._newTimedCalls or not self.running or self._justStopped:
                 return
             if until is not None:

@@ -34,6 +34,11 @@ class Role(enum.Enum):
     TIMEOUT = "timeout"
     FAULTS = "faults"
     SUCCESS_CLASS = "successClass"
+    STRICT_TRANSPORT = "hsts"
+    REDIRECT = "redirectToHttps"
+    SERVER_NAME = "checkServerName"
+    CLIENT_ID = "clientId"
+    CONNECT = "connect"
 
 
 @attrs.frozen
@@ -63,10 +68,11 @@ class Pipeline:
     """A compiled level.
 
     ``requests`` run in order on the way down; ``responses`` and ``ends`` in reverse order on the way up. ``partial[i]`` holds the
-    response and end hooks of the filters passed when request hook ``i`` answered itself.
+    response and end hooks of the filters passed when request hook ``i`` answered itself. ``stats`` is what counts at this level: it has no
+    hooks here, as the walk counts most requests at once for several levels.
     """
 
-    __slots__ = ("ends", "ends_after_stats", "partial", "requests", "responses", "roles")
+    __slots__ = ("ends", "log_ends", "partial", "requests", "responses", "roles", "stats")
 
     def __init__(self, filters: Iterable[tuple[Role, Any]]) -> None:
         requests: list[RequestHook] = []
@@ -75,8 +81,12 @@ class Pipeline:
         ends: list[EndHook] = []
         roles = []
         kept = list(filters)
+        self.stats: Any = None
         for role, item in kept:
             roles.append(role)
+            if role is Role.STATS:
+                self.stats = item
+                continue
             if hasattr(item, "on_request"):
                 requests.append(item.on_request)
                 partial.append((tuple(reversed(responses)), tuple(reversed(ends))))
@@ -89,10 +99,8 @@ class Pipeline:
         self.responses = tuple(reversed(responses))
         self.ends = tuple(reversed(ends))
         self.roles = tuple(roles)
-        self.ends_after_stats = tuple(
-            item.on_end for role, item in reversed(kept) if role in (Role.STATS, Role.ACCESS_LOG) and hasattr(item, "on_end")
-        )
-        """For messages that could not even be read: they are counted and logged, and no other filter knew of them."""
+        self.log_ends = tuple(item.on_end for role, item in kept if role is Role.ACCESS_LOG)
+        """For messages that could not even be read: they are logged, and no other filter knew of them."""
 
 
 EMPTY = Pipeline(())

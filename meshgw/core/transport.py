@@ -122,14 +122,13 @@ class Connection:
             except OSError as error:
                 self._lost(describe(error))
                 return
-            if self._state > _PARKED:
-                self._discard(data)
-            elif data:
+            if data and self._state <= _PARKED:
                 self.received += len(data)
                 self.receiver.data_received(data)
             else:
-                self._ask(self._events & ~IN)
-                self.receiver.eof_received()
+                self._end_of_input(data)
+            if events == IN:  # nearly always
+                return
         elif events & BROKEN:
             if not self._is_broken():
                 return
@@ -140,6 +139,14 @@ class Connection:
             return
         if events & OUT and self._state < _GONE:
             self._flush()
+
+    def _end_of_input(self, data: bytes) -> None:
+        """The peer has ended, or nobody wants what it says."""
+        if self._state > _PARKED:
+            self._discard(data)
+        else:
+            self._ask(self._events & ~IN)
+            self.receiver.eof_received()
 
     def _is_broken(self) -> bool:
         """Events of one round may still speak of the connection that had this descriptor before, so the socket itself is asked."""
@@ -199,12 +206,8 @@ class Connection:
 
     def write(self, data: bytes) -> None:
         """Send ``data`` now, or keep what the socket does not take; ignored once closed."""
-        if self._state:
-            if self._state == _PARKED:
-                self._break("connection reset by peer")
-            return
-        if self._out:
-            self._keep(data)
+        if self._state or self._out:
+            self._write_later(data)
             return
         try:
             sent = self._send(data)
@@ -217,6 +220,13 @@ class Connection:
         if sent < len(data):
             self._keep(data[sent:] if sent else data)
             self._ask(self._events | OUT)
+
+    def _write_later(self, data: bytes) -> None:
+        """Bytes that cannot be sent at once, or not at all."""
+        if not self._state:
+            self._keep(data)
+        elif self._state == _PARKED:
+            self._break("connection reset by peer")
 
     def _break(self, reason: str) -> None:
         """Told from the loop, not from inside the owner's call, so that an owner never sees itself end half-way."""

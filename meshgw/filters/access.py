@@ -8,41 +8,45 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from meshgw.core.exchange import UNKNOWN_LENGTH, Exchange
+from meshgw.core.exchange import Exchange
 from meshgw.telemetry.access import AccessLog, ClfClock, ClfFormat
+
+WANTED = (b"referer", b"user-agent")
+"""The request fields that a line tells of, beside Host."""
 
 
 class AccessRecord:
     """Writes the line; ``now`` gives seconds since the epoch."""
 
-    __slots__ = ("_clock", "_format", "_now", "_peers", "_write")
+    __slots__ = ("_clock", "_format", "_now", "_time", "_until", "_write")
 
     def __init__(self, log: AccessLog, now: Callable[[], float]) -> None:
         self._write, self._now = log.write, now
         self._clock = ClfClock()
         self._format = ClfFormat()
-        self._peers: dict[str, bytes] = {}
+        self._time, self._until = b"", float("-inf")
 
     def on_end(self, ex: Exchange) -> None:
         """The request ended; one that its caller gave up is logged with status 499."""
-        seen = ex.headers.seen.get
-        peer = self._peers.get(ex.peer[0])
-        if peer is None:
-            if len(self._peers) >= 1024:
-                self._peers.clear()
-            peer = self._peers[ex.peer[0]] = ex.peer[0].encode("ascii")
-        length = ex.response_length
+        if ex.ended >= self._until:
+            self._tick(ex.ended)
+        parts, seen = self._format, ex.headers.seen.get
+        origin, agent, answer = (seen(b"host"), ex.peer[0]), (seen(b"referer"), seen(b"user-agent")), (ex.status or 499, ex.response_length)
+        is_ordinary = ex.line and ex.target is ex.line_target
         self._write(
-            self._format.line(
-                seen(b"host"),
-                peer,
-                self._clock.at(self._now()),
-                ex.method or b"-",
-                ex.target or b"-",
-                ex.version or b"1.1",
-                ex.status or 499,
-                None if length == UNKNOWN_LENGTH else length,
-                seen(b"referer"),
-                seen(b"user-agent"),
+            b"".join(
+                (
+                    parts.origins.get(origin) or parts.origin(*origin),
+                    self._time,
+                    ex.line if is_ordinary else parts.request(ex.method, ex.target, ex.version),
+                    parts.answers.get(answer) or parts.answer(*answer),
+                    parts.agents.get(agent) or parts.agent(*agent),
+                )
             )
         )
+
+    def _tick(self, ended: float) -> None:
+        """Another second: the time's text for lines of requests that end before it is over, without a look at the clock for each."""
+        now = self._now()
+        self._time = self._clock.at(now) + b'] "'
+        self._until = ended + 1.0 - now % 1.0

@@ -10,7 +10,7 @@ import enum
 from collections.abc import Callable
 from math import exp
 from random import Random
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import attrs
 
@@ -28,7 +28,10 @@ FEWEST_REQUESTS: Final = 5
 
 
 class Policy(Protocol):
-    """Decides when an endpoint is dead."""
+    """Decides when an endpoint is dead.
+
+    One that has an attribute ``ignores_successes`` that is true need not be told of a success after another one.
+    """
 
     @property
     def streak(self) -> int:
@@ -52,6 +55,7 @@ class ConsecutiveFailures:
     """Dead after ``failures`` failures in a row."""
 
     __slots__ = ("_backoff", "_failures", "_waits", "streak")
+    ignores_successes: ClassVar[bool] = True
 
     def __init__(self, failures: int, backoff: Waits) -> None:
         self._failures, self._backoff = failures, backoff
@@ -197,10 +201,13 @@ class Breaker:
     """The state machine of one endpoint: alive, dead, open for one probe, waiting for that probe's end.
 
     Tell it :meth:`begun` when a request is sent there, and how it ended: :meth:`succeeded`, :meth:`failed`, or :meth:`abandoned` when
-    nobody will know. While ``is_alive`` there is no need to tell that a request begins.
+    nobody will know. While ``is_alive`` there is no need to tell that a request begins, while ``is_calm`` none to tell of a success.
     """
 
-    __slots__ = ("_after", "_clock", "_on_change", "_policy", "_risked", "_since", "_state", "_stats", "_timer", "_until", "is_alive")
+    __slots__ = (
+        *("_after", "_clock", "_ignores", "_on_change", "_policy", "_risked", "_since", "_state", "_stats", "_timer", "_until"),
+        *("is_alive", "is_calm"),
+    )
 
     def __init__(self, policy: Policy, *, after: After, clock: Callable[[], float], stats: AccrualStats, on_change: OnChange) -> None:
         self._policy, self._after, self._clock, self._stats, self._on_change = policy, after, clock, stats, on_change
@@ -208,7 +215,9 @@ class Breaker:
         self._timer: Cancellable | None = None
         self._since = self._until = 0.0
         self._risked = 0
+        self._ignores: bool = getattr(policy, "ignores_successes", False)
         self.is_alive = True
+        self.is_calm = False
 
     @property
     def is_available(self) -> bool:
@@ -228,10 +237,12 @@ class Breaker:
         if not self.is_alive:
             self._recover()
         self._policy.succeeded()
+        self.is_calm = self._ignores and self.is_alive
 
     def failed(self) -> None:
         """A request failed, or no connection could be had for it."""
         state = self._state
+        self.is_calm = False
         if state is State.ALIVE or state is State.PROBE_CLOSED:
             seconds = self._policy.failed()
             if seconds is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import Final
+from typing import ClassVar, Final
 
 import attrs
 
@@ -58,6 +58,8 @@ class HttpClassifier:
     """
 
     __slots__ = ("_can_replay", "_methods")
+    sure_below: ClassVar[int] = 500
+    """Answers of a lower status are successes whatever else they say; who has such a limit need not be asked about them."""
 
     def __init__(self, methods: frozenset[bytes] = frozenset(), can_replay: CanReplay = has_no_body) -> None:
         """``methods`` are those whose requests may be sent again."""

@@ -1,6 +1,8 @@
-"""Request accounting of one scope: server, service, client, or service through client.
+"""Request accounting by service, client, and service through client; the walk counts for the server itself.
 
-Source: linkerd-config spec 9.9. What is a success was decided by the service's classifier; of errors made here, 5xx are failures.
+Source: linkerd-config spec 9.9. What is a success was decided by the service's classifier; of errors made here, 5xx are failures. An
+ordinary request, one attempt that was answered, is counted once for all three by a :class:`Tally`; :class:`ServiceStats` and
+:class:`AttemptStats` count the others.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from typing import Protocol
 from meshgw.core.exchange import Exchange
 from meshgw.errors import ConnectError
 from meshgw.telemetry.histogram import Histogram, bucket_of
-from meshgw.telemetry.outcomes import Outcomes
+from meshgw.telemetry.outcomes import Cell, Outcomes
 
 
 class Budget(Protocol):
@@ -24,74 +26,46 @@ class Budget(Protocol):
         ...
 
 
-class ServerStats:
-    """Counts requests of a server from their arrival to the end of the answer, by what the caller got."""
-
-    __slots__ = ("_cells", "_outcomes")
-
-    def __init__(self, outcomes: Outcomes) -> None:
-        self._outcomes = outcomes
-        self._cells = outcomes.cells
-
-    def on_request(self, ex: Exchange) -> None:
-        """A request came."""
-        self._outcomes.started += 1
-
-    def on_end(self, ex: Exchange) -> None:
-        """It ended."""
-        outcome = ex.outcome
-        cell = self._cells.get(outcome) or self._outcomes.cell(outcome)
-        cell.count += 1
-        cell.sum += ex.micros
-        cell.buckets[ex.bucket] += 1
-
-
 class ServiceStats:
     """Counts requests of a logical name, all attempts together; errors made here count by their name."""
 
-    __slots__ = ("_budget", "_cells", "_outcomes", "_per_request")
+    __slots__ = ("budget", "outcomes", "per_request")
 
     def __init__(self, outcomes: Outcomes, budget: Budget, per_request: Histogram) -> None:
         """``budget`` is the retry budget to fill, ``per_request`` gets each request's number of retries."""
-        self._outcomes, self._budget, self._per_request = outcomes, budget, per_request
-        self._cells = outcomes.cells
+        self.outcomes, self.budget, self.per_request = outcomes, budget, per_request
 
     def on_request(self, ex: Exchange) -> None:
         """A request of this name begins."""
-        self._outcomes.started += 1
-        budget = self._budget
+        self.outcomes.started += 1
+        budget = self.budget
         if ex.arrived >= budget.until:
             budget.turn()
         budget.requests += 1
 
     def on_end(self, ex: Exchange) -> None:
         """It ended."""
-        outcome = ex.outcome if ex.error is None else type(ex.error).__name__
-        cell = self._cells.get(outcome) or self._outcomes.cell(outcome)
+        cell = self.outcomes.cell(ex.outcome if ex.error is None else type(ex.error).__name__)
         cell.count += 1
         cell.sum += ex.micros
         cell.buckets[ex.bucket] += 1
-        if ex.retries:
-            self._per_request.add(ex.retries)
-        else:
-            self._per_request.add_zero()
+        self.per_request.add(ex.retries)
 
 
 class AttemptStats:
     """Counts attempts on a bound name, in the client's scope and in that of the service through it."""
 
-    __slots__ = ("_budget", "_client", "_client_cells", "_per_request", "_service", "_service_cells")
+    __slots__ = ("budget", "client", "per_request", "service")
 
     def __init__(self, client: Outcomes, service: Outcomes, budget: Budget, per_request: Histogram) -> None:
         """``budget`` is the requeue budget to fill, ``per_request`` gets each attempt's number of requeues."""
-        self._client, self._service, self._budget, self._per_request = client, service, budget, per_request
-        self._client_cells, self._service_cells = client.cells, service.cells
+        self.client, self.service, self.budget, self.per_request = client, service, budget, per_request
 
     def on_request(self, ex: Exchange) -> None:
         """An attempt begins."""
-        self._client.started += 1
-        self._service.started += 1
-        budget = self._budget
+        self.client.started += 1
+        self.service.started += 1
+        budget = self.budget
         if ex.attempt_started >= budget.until:
             budget.turn()
         budget.requests += 1
@@ -102,30 +76,82 @@ class AttemptStats:
         The time of a retry, or after an injected delay, counts from the attempt's own beginning.
         """
         outcome, micros, bucket, error = ex.outcome, ex.micros, ex.bucket, ex.error
-        if error is not None and isinstance(error, ConnectError):
-            self._client.started -= 1
-            self._service.started -= 1
+        if isinstance(error, ConnectError):
+            self.client.started -= 1
+            self.service.started -= 1
         else:
             if error is not None:
                 outcome = type(error).__name__
             if ex.attempt_started != ex.arrived:
                 micros = int((ex.ended - ex.attempt_started) * 1e6)
                 bucket = bucket_of(micros)
-            cell = self._client_cells.get(outcome) or self._client.cell(outcome)
-            cell.count += 1
-            cell.sum += micros
-            cell.buckets[bucket] += 1
-            cell = self._service_cells.get(outcome) or self._service.cell(outcome)
-            cell.count += 1
-            cell.sum += micros
-            cell.buckets[bucket] += 1
-        if not ex.attempts and last:
-            self._per_request.add_zero()
-        elif last:
-            self._per_request.add(ex.attempts)
+            for outcomes in (self.client, self.service):
+                cell = outcomes.cell(outcome)
+                cell.count += 1
+                cell.sum += micros
+                cell.buckets[bucket] += 1
+        if last:
+            self.per_request.add(ex.attempts)
 
     def requeued(self, ex: Exchange) -> None:
         """What was sent goes to another endpoint: one attempt ended, another begins."""
         self.on_end(ex, last=False)
-        self._client.started += 1
-        self._service.started += 1
+        self.client.started += 1
+        self.service.started += 1
+
+
+class Tally:
+    """Counts the ordinary requests of one bound name under a logical one, for the three scopes and two histograms that tell of them.
+
+    The walk writes ``started``, ``cells`` (by outcome, see :class:`meshgw.telemetry.outcomes.Outcomes`) and the requests of both budgets
+    itself, as it does so for nearly every request. A request that turns out not to be ordinary leaves. What was counted is handed over
+    before anybody reads the metrics, and when the last route and request let go of the tally.
+    """
+
+    __slots__ = ("__weakref__", "_attempt", "_counted", "_given", "_service", "cells", "requeues", "retries", "started", "until")
+
+    def __init__(self, service: ServiceStats, attempt: AttemptStats) -> None:
+        self._service, self._attempt = service, attempt
+        self._counted = Outcomes(status=False, pending=False, folded=service.outcomes.folded)
+        self.cells = self._counted.cells
+        self.retries, self.requeues = service.budget, attempt.budget
+        self.started = self._given = 0
+        self.until = float("-inf")
+
+    def turn(self, now: float) -> None:
+        """The slice of one of the budgets is over: begin its next one. Called when ``now`` (monotonic seconds) is not before ``until``."""
+        for budget in (self.retries, self.requeues):
+            if now >= budget.until:
+                budget.turn()
+        self.until = min(self.retries.until, self.requeues.until)
+
+    def cell(self, outcome: int | str) -> Cell:
+        """The cell of an outcome that was not counted yet."""
+        return self._counted.cell(outcome)
+
+    def leave(self, *, attempted: bool) -> None:
+        """A request is to be counted on its own; ``attempted`` tells whether it came to its first attempt."""
+        self.started -= 1
+        self._service.outcomes.started += 1
+        if attempted:
+            self._attempt.client.started += 1
+            self._attempt.service.started += 1
+        else:
+            self.requeues.requests -= 1
+
+    def settle(self) -> None:
+        """Hand over what was counted since the last time."""
+        service, attempt = self._service, self._attempt
+        scopes = (service.outcomes, attempt.client, attempt.service)
+        begun, self._given = self.started - self._given, self.started
+        done = 0
+        for outcomes in scopes:
+            outcomes.started += begun
+        for outcome, cell in self.cells.items():
+            done += cell.count
+            cell.give([outcomes.cell(outcome) for outcomes in scopes])
+        service.per_request.add_zeros(done)
+        attempt.per_request.add_zeros(done)
+
+    def __del__(self) -> None:
+        self.settle()

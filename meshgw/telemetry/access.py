@@ -1,7 +1,8 @@
 """The access log: the line, its clock, and a queue that a thread of its own writes to the file.
 
 Source: linkerd-config spec 5.9 (line) and 5.1 (file options). The reactor only appends to a bounded queue, so that a slow or full
-disk never delays a request; what does not fit is dropped, counted and reported.
+disk never delays a request; what does not fit is dropped, counted and reported. The thread sleeps long and writes much at once, since
+every time it runs it takes the interpreter from the requests.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
+from typing import TypeVar
 
 from twisted.logger import Logger
 
-from meshgw.telemetry.rolling import CHUNK, LogFile, RollPolicy
+from meshgw.telemetry.rolling import LogFile, RollPolicy
 
+GRANT = 256 << 10  # bytes that may be queued before the thread is woken and the queue's room is looked at
+BATCH = 256  # lines the thread takes at a time
 FLUSH_SECONDS = 0.2  # an operator who follows the file sees a line at once, and a quiet gateway wakes up five times a second
 QUEUE_LIMIT = 8 << 20  # bytes: some 40,000 lines, two seconds of a stalled disk at 20,000 requests/s
 REPORT_SECONDS = 60.0
@@ -24,61 +27,58 @@ STOP_SECONDS = 2.0
 _UNSAFE_BYTE = re.compile(rb'[\x00-\x1f"\\\x7f-\xff]')
 _UNSAFE_IN_WORD = re.compile(rb'[\x00-\x20"\\\x7f-\xff]')
 _MOST_TEXTS, _LONGEST_TEXT = 1024, 512
+K = TypeVar("K")
 
 
 class ClfFormat:
-    """Makes lines. Quotes, backslashes, control characters and bytes above 126 become ``\\xHH``, so that a request cannot forge a line.
+    """Makes the parts of a line, and remembers those that callers repeat: a line is one of each, joined.
 
-    Escaped hosts, referers and agents are remembered, since callers repeat them; a target is looked at each time.
+    Quotes, backslashes, control characters and bytes above 126 become ``\\xHH``, so that a request cannot forge a line. ``origins`` and
+    ``agents`` are to be looked up by whoever makes lines before it calls :meth:`origin` and :meth:`agent`.
     """
 
-    __slots__ = ("_texts", "_words")
+    __slots__ = ("agents", "answers", "origins")
 
     def __init__(self) -> None:
-        self._words: dict[bytes | None, bytes] = {None: b"-", b"": b"-"}
-        self._texts: dict[bytes | None, bytes] = {None: b"-", b"": b"-"}
+        self.origins: dict[tuple[bytes | None, str], bytes] = {}
+        """By host and remote address."""
+        self.answers: dict[tuple[int, int], bytes] = {}
+        """By status and length."""
+        self.agents: dict[tuple[bytes | None, bytes | None], bytes] = {}
+        """By referer and agent."""
 
-    def line(
-        self,
-        host: bytes | None,
-        remote: bytes,
-        now: bytes,
-        method: bytes,
-        target: bytes,
-        version: bytes,
-        status: int,
-        length: int | None,
-        referer: bytes | None,
-        agent: bytes | None,
-    ) -> bytes:
-        """One line without its end; ``now`` comes from :class:`ClfClock`, ``length`` is the response's if it was known, ``version``
-        ``1.1``...
-        """
-        words, texts = self._words, self._texts
-        if not (target.isascii() and target.decode("ascii").isprintable()) or b'"' in target or b"\\" in target:
-            target = _UNSAFE_BYTE.sub(_escaped, target)
-        return b'%b %b - - [%b] "%b %b HTTP/%b" %d %b "%b" "%b"' % (
-            words.get(host) or self._escape(words, host, _UNSAFE_IN_WORD),
-            remote,
-            now,
-            words.get(method) or self._escape(words, method, _UNSAFE_IN_WORD),
-            target,
-            version,
-            status,
-            b"-" if length is None else b"%d" % length,
-            texts.get(referer) or self._escape(texts, referer, _UNSAFE_BYTE),
-            texts.get(agent) or self._escape(texts, agent, _UNSAFE_BYTE),
-        )
+    def origin(self, host: bytes | None, remote: str) -> bytes:
+        """Host, remote address, and two names that nobody knows."""
+        part = b"%b %b - - [" % (_safe(host, _UNSAFE_IN_WORD), remote.encode("ascii"))
+        _remember(self.origins, (host, remote), part)
+        return part
 
-    def _escape(self, known: dict[bytes | None, bytes], text: bytes | None, unsafe: re.Pattern[bytes]) -> bytes:
-        assert text is not None
-        escaped = unsafe.sub(_escaped, text)
-        if len(text) <= _LONGEST_TEXT:
-            if len(known) >= _MOST_TEXTS:
-                known.clear()
-                known.update({None: b"-", b"": b"-"})
-            known[text] = escaped
-        return escaped
+    def request(self, method: bytes, target: bytes, version: bytes) -> bytes:
+        """The request line of a request that was not ordinary; parts that could not be read are empty."""
+        return b"%b %b HTTP/%b" % (_safe(method, _UNSAFE_IN_WORD), _safe(target, _UNSAFE_BYTE), version or b"1.1")
+
+    def answer(self, status: int, length: int) -> bytes:
+        """Status and the length of the answer's body, negative if it was not known."""
+        part = b'" %d %b "' % (status, b"-" if length < 0 else b"%d" % length)
+        _remember(self.answers, (status, length), part)
+        return part
+
+    def agent(self, referer: bytes | None, agent: bytes | None) -> bytes:
+        """What the caller says of where it comes from and what it is."""
+        part = b'%b" "%b"' % (_safe(referer, _UNSAFE_BYTE), _safe(agent, _UNSAFE_BYTE))
+        _remember(self.agents, (referer, agent), part)
+        return part
+
+
+def _safe(text: bytes | None, unsafe: re.Pattern[bytes]) -> bytes:
+    return unsafe.sub(_escaped, text) if text else b"-"
+
+
+def _remember(known: dict[K, bytes], key: K, part: bytes) -> None:
+    if len(part) <= _LONGEST_TEXT:
+        if len(known) >= _MOST_TEXTS:
+            known.clear()
+        known[key] = part
 
 
 def _escaped(match: re.Match[bytes]) -> bytes:
@@ -121,9 +121,12 @@ class AccessLog:
         self.path = path
         self._file = LogFile(path, roll=roll, append=append, rotate_count=rotate_count, clock=clock)
         self._clock, self._limit = clock, queue_limit
-        self._lines: deque[bytes] = deque()
-        # Each number has one writer: the reactor's thread adds, the log's thread takes. Their difference is what waits.
-        self._added = self._taken = 0
+        # The reactor's thread appends, the log's thread cuts off the front: single steps of the interpreter, so no lock is needed.
+        self._lines: list[bytes] = []
+        # Bytes. Each number has one writer: the reactor's thread grants itself some and uses them up, the log's thread takes. What was
+        # granted less what is left and what was taken is what waits.
+        self._granted = self._left = min(GRANT, queue_limit)
+        self._taken = 0
         self._wake = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -134,14 +137,22 @@ class AccessLog:
 
     def write(self, line: bytes) -> None:
         """Queue a line, which comes without its end; never blocks and never raises."""
-        waiting = self._added - self._taken
+        self._left -= len(line)
+        if self._left >= 0 or self._has_room(len(line)):
+            self._lines.append(line)
+
+    def _has_room(self, size: int) -> bool:
+        """What was granted is used up by a line of this size: wake the thread, and grant more if the queue is not full."""
+        self._wake.set()
+        waiting = self._granted - self._left - size - self._taken
         if waiting > self._limit:
+            self._left += size
             self.dropped += 1
-            return
-        self._lines.append(line)
-        self._added += len(line) + 1
-        if waiting < CHUNK <= waiting + len(line) + 1:  # once per chunk: waking costs more than queueing
-            self._wake.set()
+            return False
+        more = min(GRANT, self._limit - waiting)
+        self._granted += more
+        self._left += more
+        return True
 
     def start(self) -> None:
         """Open the file and start the thread. Raises :class:`meshgw.telemetry.rolling.LogFileError`."""
@@ -165,18 +176,14 @@ class AccessLog:
     def flush(self) -> None:
         """Write what is queued; runs in the log's thread."""
         while self._lines:
-            lines: list[bytes] = []
-            length = 0
-            while self._lines and length < CHUNK:
-                line = self._lines.popleft()
-                lines.append(line)
-                length += len(line) + 1
+            lines = self._lines[:BATCH]
+            del self._lines[: len(lines)]
             try:
                 self._file.write(lines)
             except OSError as error:
                 self._lost += len(lines)
                 self._report(str(error))
-            self._taken += length
+            self._taken += sum(map(len, lines))
 
     def _run(self) -> None:
         while not self._stopping:

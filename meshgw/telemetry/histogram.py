@@ -120,9 +120,10 @@ class Histogram:
         self._total += value
         self._buckets[bucket_of(int(value * self._unit))] += 1
 
-    def add_zero(self) -> None:
-        """Record a 0, the frequent value of some distributions, for less than ``add(0)`` costs."""
-        self._buckets[0] += 1
+    def add_zeros(self, count: int) -> None:
+        """Record so many zeros at once, the frequent value of some distributions."""
+        if count:
+            self._buckets[0] += count
 
     def rotate(self) -> None:
         """End the interval: what was added becomes the window, and counting starts anew."""

@@ -8,7 +8,8 @@ Source: linkerd-config spec 9.9 (metric tree and counting rules). Metrics are fe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
+from weakref import WeakSet
 
 import attrs
 
@@ -94,13 +95,22 @@ def merge(snapshots: Sequence[Snapshot]) -> Snapshot:
     return Snapshot(counters, gauges, {names: joined(found) for names, found in windows.items()}, peaks)
 
 
-class _Room:
-    """How many nodes the tree may still get, and what went wrong with it."""
+class Account(Protocol):
+    """Counts for several metrics at once, which take it over when they are read."""
 
-    __slots__ = ("broken", "dropped", "left")
+    def settle(self) -> None:
+        """Hand over what was counted since the last time."""
+        ...
+
+
+class _Room:
+    """How many nodes the tree may still get, and what went wrong with it; and who counts for some of its metrics."""
+
+    __slots__ = ("accounts", "broken", "dropped", "left")
 
     def __init__(self, limit: int) -> None:
         self.left = limit
+        self.accounts: WeakSet[Account] = WeakSet()
         self.dropped = Counter()
         self.broken = Counter()
 
@@ -164,6 +174,16 @@ class Metrics:
             node._metric = Outcomes(status=status, pending=pending, folded=node._count_dropped)
         return node._as(Outcomes, node._metric)
 
+    def settle_first(self, account: Account) -> None:
+        """Let ``account`` settle before metrics are read or an interval ends; it is forgotten when nobody else holds it."""
+        if self._room is not None:
+            self._room.accounts.add(account)
+
+    def _settle(self) -> None:
+        if self._room is not None:
+            for account in list(self._room.accounts):
+                account.settle()
+
     def remove(self, *names: str) -> None:
         """Prune the node at ``names`` below this one if there is one."""
         node: Metrics | None = self
@@ -181,6 +201,7 @@ class Metrics:
 
     def rotate(self) -> None:
         """End the interval of every histogram at and below this node."""
+        self._settle()
         stack = [self]
         while stack:
             node = stack.pop()
@@ -190,6 +211,7 @@ class Metrics:
 
     def snapshot(self) -> Snapshot:
         """The values now. A gauge whose function raises is left out and counted: one broken source must not hide the others."""
+        self._settle()
         counters: dict[Names, int] = {}
         gauges: dict[Names, float] = {}
         histograms: dict[Names, Window] = {}

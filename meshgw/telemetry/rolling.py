@@ -96,19 +96,24 @@ class LogFile:
         """Write whole lines, which come without their ends. Raises OSError; the file is opened anew at the next call."""
         try:
             self._follow()
-            chunk: list[bytes] = []
-            length = 0
-            for line in lines:
-                chunk.append(line)
-                length += len(line) + 1
-                if length >= CHUNK:
-                    self._put(chunk, length)
-                    chunk, length = [], 0
-            if chunk:
-                self._put(chunk, length)
+            start, length = 0, sum(map(len, lines)) + len(lines)
+            if length > CHUNK:
+                start, length = self._put_chunks(lines)
+            if length:
+                self._put(lines[start:], length)
         except OSError:
             self.close()
             raise
+
+    def _put_chunks(self, lines: Sequence[bytes]) -> tuple[int, int]:
+        """Write more lines than make a chunk; the number of those written, and the bytes of the others."""
+        start = length = 0
+        for end, line in enumerate(lines, 1):
+            length += len(line) + 1
+            if length >= CHUNK:
+                self._put(lines[start:end], length)
+                start, length = end, 0
+        return start, length
 
     def close(self) -> None:
         """Close it; safe to repeat."""
@@ -141,11 +146,10 @@ class LogFile:
         if self._fd is None:
             self._open(0)
 
-    def _put(self, chunk: list[bytes], length: int) -> None:
+    def _put(self, lines: Sequence[bytes], length: int) -> None:
         if self._identity is not None and self._size and self._is_due(length):
             self._rolled()
-        chunk.append(b"")
-        rest = memoryview(b"\n".join(chunk))
+        rest = memoryview(b"\n".join((*lines, b"")))
         while rest and self._fd is not None:
             rest = rest[os.write(self._fd, rest) :]
         self._size += length

@@ -8,7 +8,7 @@ from __future__ import annotations
 import binascii
 import math
 import struct
-from binascii import b2a_base64
+from binascii import b2a_base64, b2a_hex
 
 _TRACE = struct.Struct(">QQQQ")
 _pack = _TRACE.pack
@@ -33,11 +33,10 @@ class TraceId:
         """The sampling decision carried along; None when nobody decided yet."""
         return bool(self.flags & _SAMPLED) if self.flags & _SAMPLING_KNOWN else None
 
-    def encode_child(self, span: int) -> bytes:
-        """The value of ``l5d-ctx-trace`` for a new span below this one."""
-        if self.high:
-            return self.child(span).encode()
-        return b2a_base64(_pack(span, self.span, self.trace, self.flags), newline=False)
+    def lines(self, span: int) -> tuple[bytes, bytes]:
+        """The fields ``l5d-ctx-trace`` and ``l5d-reqid`` that tell a new span below this one."""
+        reqid = b"l5d-reqid: %016x" % self.trace
+        return b"l5d-ctx-trace: " + self.child(span).encode(), reqid
 
     def encode(self) -> bytes:
         """The value of ``l5d-ctx-trace``."""
@@ -46,9 +45,11 @@ class TraceId:
             data += self.high.to_bytes(8, "big")
         return b2a_base64(data, newline=False)
 
-    def request_id(self) -> bytes:
-        """The value of ``l5d-reqid``: the root trace id as 16 hex digits."""
-        return b"%016x" % self.trace
+
+def first_lines(span: int, root: int) -> tuple[bytes, bytes]:
+    """The fields ``l5d-ctx-trace`` and ``l5d-reqid`` that tell a span directly below the root of a trace that begins here."""
+    ids = _pack(span, root, root, 0)
+    return b"l5d-ctx-trace: " + b2a_base64(ids, newline=False), b"l5d-reqid: " + b2a_hex(ids[16:24])
 
 
 def decode_trace(value: bytes) -> TraceId | None:

@@ -2,18 +2,23 @@
 
 Source: RFC 9112; linkerd-config spec 5.1, 5.3, 5.4 and 5.8. Stricter than Linkerd on purpose: what two parsers could read in two ways
 (Content-Length beside Transfer-Encoding, repeated or listed lengths, folded lines, bare CR or LF, odd chunk sizes) is refused.
-The verdict on a head never depends on how its bytes were split: the first violation in byte order decides.
+The verdict on a head never depends on how its bytes were split: the first violation in byte order decides. A leaf part behind a narrow
+interface: :func:`read_request` and :func:`read_response` fill what they are given, :func:`violation` and the bodies are all else that the
+protocols use, so a compiled twin can be put in place of this module.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Protocol
 
 from meshgw.errors import BadRequest
+from meshgw.wire.authority import read_authority
 from meshgw.wire.headers import FieldTable, Headers, MalformedField, scan
 
-_METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"PATCH"))
+_ORDINARY = re.compile(rb"([A-Z]{3,6}+) (/[!#-\[\]-~]*+) HTTP/1\.1\Z")
+"""Request lines that need no second look, nearly all. They hold nothing that an access log has to escape."""
 _METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}\Z")
 _INVISIBLE = re.compile(rb"[^!-~\x80-\xff]")
 """Bytes that no request target may hold; stricter sets break callers that send raw UTF-8."""
@@ -31,118 +36,154 @@ UNTIL_CLOSE = -2
 """Body lengths that are not a number of bytes."""
 
 
-class RequestHead:
-    """A request's first line and header section, and how its body is framed.
+class Request(Protocol):
+    """What a request's head says (``core.exchange.Exchange``).
 
-    ``length`` is the body's number of bytes or ``CHUNKED``. ``keep_alive`` is what the caller asks of its connection.
+    ``line`` is the request line as it may be sent on and logged while ``target`` is still the object ``line_target``; empty when it was not
+    ordinary. ``length`` is the body's number of bytes or ``CHUNKED``; it and ``upgrade`` are left alone when there is nothing to tell.
     """
 
-    __slots__ = ("headers", "keep_alive", "length", "line", "method", "scheme", "target", "upgrade", "version")
-
-    def __init__(self, line: bytes, method: bytes, target: bytes, version: bytes, headers: Headers) -> None:
-        self.line, self.method, self.target, self.version, self.headers = line, method, target, version, headers
-        self.length = 0
-        self.keep_alive = True
-        self.scheme: bytes | None = None
-        self.upgrade: bytes | None = None
-
-
-class ResponseHead:
-    """A response's status line and header section, and how its body is framed."""
-
-    __slots__ = ("headers", "keep_alive", "length", "line", "status", "upgrade", "version")
-
-    def __init__(self, line: bytes, status: int, version: bytes, headers: Headers) -> None:
-        self.line, self.status, self.version, self.headers = line, status, version, headers
-        self.length = 0
-        self.keep_alive = True
-        self.upgrade: bytes | None = None
+    method: bytes
+    target: bytes
+    version: bytes
+    line: bytes
+    line_target: bytes
+    scheme: bytes | None
+    headers: Headers
+    length: int
+    upgrade: bytes | None
 
 
-def parse_request(block: bytes, table: FieldTable) -> RequestHead:
-    """Read a whole request head without its final empty line. Raises :class:`BadRequest` with status 400, 405, 501 or 505."""
+class Response(Protocol):
+    """What a response's head says (``core.exchange.Exchange``).
+
+    ``status_line`` is the line in HTTP/1.1's words, ``response_length`` the body's number of bytes, ``CHUNKED`` or ``UNTIL_CLOSE``.
+    """
+
+    status: int
+    status_line: bytes
+    response: Headers
+    response_length: int
+
+
+def read_request(block: bytes, table: FieldTable, into: Request) -> bool:
+    """Read a whole request head without its final empty line; True when the caller wants to keep its connection.
+
+    Raises :class:`BadRequest` with status 400, 405, 501 or 505.
+    """
     raw = block.split(b"\r\n")
     line = raw.pop(0)
+    ordinary = _ORDINARY.match(line)
+    if ordinary is None:
+        return _read_unusual(line, raw, table, into)
+    into.method, target = ordinary.groups()
+    into.target = into.line_target = target
+    into.line, into.version, into.scheme = line, b"1.1", None
+    try:
+        seen = scan(raw, table)
+    except MalformedField as error:
+        raise BadRequest(reason=str(error)) from None
+    headers = into.headers
+    headers.lines, headers.seen = raw, seen
+    if b"host" not in seen:
+        raise BadRequest(reason="HTTP/1.1 request without Host")
+    keep = True
+    if b"connection" in seen:
+        keep = _request_options(into, seen, keep)
+    if b"transfer-encoding" in seen:
+        into.length = _request_coding(into.version, seen)
+    elif b"content-length" in seen:
+        into.length = int(seen[b"content-length"])
+    return keep
+
+
+def _read_unusual(line: bytes, raw: list[bytes], table: FieldTable, into: Request) -> bool:
+    """Any request line that is allowed, judged piece by piece."""
     try:
         method, target, protocol = line.split(b" ")
     except ValueError:
         raise BadRequest(reason=f"malformed request line {line[:80].decode('latin-1')!r}") from None
-    if (
-        method not in _METHODS
-        and _METHOD.match(method) is None
-        or not (target.decode("latin-1").isprintable() or _INVISIBLE.search(target) is None)
-        or not target
-    ):
+    if _METHOD.match(method) is None or not target or _INVISIBLE.search(target) is not None:
         raise BadRequest(reason=f"malformed request line {line[:80].decode('latin-1')!r}")
-    if protocol == b"HTTP/1.1":
-        version = b"1.1"
-    elif protocol == b"HTTP/1.0":
-        version = b"1.0"
-    elif _OTHER_VERSION.match(line):
-        raise BadRequest(reason="HTTP version not supported: this server speaks HTTP/1.0 and HTTP/1.1", code=505)
-    else:
+    if protocol not in (b"HTTP/1.1", b"HTTP/1.0"):
+        if _OTHER_VERSION.match(line):
+            raise BadRequest(reason="HTTP version not supported: this server speaks HTTP/1.0 and HTTP/1.1", code=505)
         raise BadRequest(reason=f"malformed request line {line[:80].decode('latin-1')!r}")
+    into.method, into.target, into.version = method, target, protocol[5:]
+    into.line, into.scheme = b"", None
+    headers = into.headers
     try:
-        headers = scan(raw, table)
+        headers.seen = seen = scan(raw, table)
     except MalformedField as error:
         raise BadRequest(reason=str(error)) from None
-    head = RequestHead(line, method, target, version, headers)
-    seen = headers.seen
+    headers.lines = raw
     if target[:1] != b"/" or method == b"CONNECT":
-        _other_target(head)
-    if version == b"1.0":
-        head.keep_alive = False
-    elif b"host" not in seen:
+        _other_target(into, table)
+    if into.version == b"1.1" and b"host" not in seen:
         raise BadRequest(reason="HTTP/1.1 request without Host")
-    if b"connection" in seen:
-        _connection_options(head, seen[b"connection"])
+    keep = _request_options(into, seen, into.version == b"1.1")
     if b"transfer-encoding" in seen:
-        _request_coding(head, seen)
+        into.length = _request_coding(into.version, seen)
     elif b"content-length" in seen:
-        head.length = int(seen[b"content-length"])
-    return head
+        into.length = int(seen[b"content-length"])
+    if method == b"CONNECT":
+        if into.length:
+            raise BadRequest(reason="CONNECT with a body")
+        return False  # should the tunnel be refused, what follows may have been meant for it and is not to be read as a request
+    return keep
 
 
-def _other_target(head: RequestHead) -> None:
-    """Absolute form becomes origin form with its authority as Host (spec 5.3); ``*`` is for OPTIONS only."""
-    target = head.target
-    if target == b"*" and head.method == b"OPTIONS":
+def _other_target(into: Request, table: FieldTable) -> None:
+    """Absolute form becomes origin form with its authority as Host (spec 5.3); ``*`` is for OPTIONS only, a mere authority for CONNECT."""
+    target = into.target
+    if target == b"*" and into.method == b"OPTIONS":
         return
-    if head.method == b"CONNECT":
-        raise BadRequest(reason="CONNECT is not supported by this server", code=405)
+    if into.method == b"CONNECT":
+        if not table.connects:
+            raise BadRequest(reason="CONNECT is not supported by this server (servers[].connect)", code=405)
+        try:
+            into.target = read_authority(target).show().encode("ascii")
+        except ValueError as error:
+            raise BadRequest(reason=f"invalid target of CONNECT {target[:80].decode('latin-1')!r}: {error}") from None
+        into.headers.set(b"host", into.target)
+        return
     match = _ABSOLUTE.match(target)
     if match is None or not match.group(2) or _HOST.match(match.group(2)) is None:
         raise BadRequest(reason=f"invalid request target {target[:80].decode('latin-1')!r}")
     scheme, authority, rest = match.groups()
-    head.scheme = scheme.lower()
-    if rest[:1] != b"/":
-        rest = b"/" + rest
-    head.target = rest
-    head.line = head.method + b" " + rest + b" HTTP/" + head.version
-    head.headers.set(b"host", authority)
+    into.scheme = scheme.lower()
+    into.target = rest if rest[:1] == b"/" else b"/" + rest
+    into.headers.set(b"host", authority)
 
 
-def _connection_options(head: RequestHead | ResponseHead, value: bytes) -> None:
-    if value == b"keep-alive":
-        head.keep_alive = True
-        return
-    options = [option.strip(b" \t") for option in value.lower().split(b",")]
-    if b"close" in options:
-        head.keep_alive = False
-    elif b"keep-alive" in options:
-        head.keep_alive = True
-    if b"upgrade" in options and head.version == b"1.1":  # RFC 9110 section 7.8: ignored in HTTP/1.0
-        head.upgrade = head.headers.seen.get(b"upgrade")
+def _request_options(into: Request, seen: dict[bytes, bytes], keep: bool) -> bool:
+    value = seen.get(b"connection")
+    if value is None or value == b"keep-alive":
+        return keep or value is not None
+    options = _options(value)
+    if b"upgrade" in options and into.version == b"1.1":  # RFC 9110 section 7.8: ignored in HTTP/1.0
+        wanted = seen.get(b"upgrade")
+        if wanted is not None and b"h2c" not in wanted.lower():  # HTTP/2 is not to be begun behind this proxy's back
+            into.upgrade = wanted
+    return _keeps(options, keep)
 
 
-def _request_coding(head: RequestHead, seen: dict[bytes, bytes]) -> None:
+def _options(value: bytes) -> list[bytes]:
+    return [option.strip(b" \t") for option in value.lower().split(b",")]
+
+
+def _keeps(options: list[bytes], keep: bool) -> bool:
+    return b"close" not in options and (keep or b"keep-alive" in options)
+
+
+def _request_coding(version: bytes, seen: dict[bytes, bytes]) -> int:
     if b"content-length" in seen:
         raise BadRequest(reason="both Content-Length and Transfer-Encoding are given")
-    if head.version == b"1.0":
+    if version == b"1.0":
         raise BadRequest(reason="Transfer-Encoding in an HTTP/1.0 request")
     if seen[b"transfer-encoding"].lower() != b"chunked":
         raise BadRequest(reason="the only Transfer-Encoding understood is chunked", code=501)
-    head.length = CHUNKED
+    return CHUNKED
 
 
 class ResponseTable(FieldTable):
@@ -152,67 +193,73 @@ class ResponseTable(FieldTable):
 
     def __init__(self, wanted: Iterable[bytes] = (), taken: Iterable[bytes] = ()) -> None:
         super().__init__(wanted, taken)
-        self.status_lines: dict[bytes, tuple[int, bytes]] = {}
+        self.status_lines: dict[bytes, tuple[int, bytes, bool, bool]] = {}
 
-    def status(self, line: bytes) -> tuple[int, bytes]:
-        """Status and version of a status line not seen before. Raises ValueError."""
+    def status(self, line: bytes) -> tuple[int, bytes, bool, bool]:
+        """Of a status line not seen before: status, the line in HTTP/1.1's words, whether it was HTTP/1.1's, whether a body may follow.
+
+        Raises ValueError.
+        """
         match = _STATUS_LINE.match(line)
         if match is None:
             raise ValueError(f"malformed status line {line[:80].decode('latin-1')!r}")
-        found = (int(match.group(2)), b"1.1" if match.group(1) == b"1" else b"1.0")
+        status, is_current = int(match.group(2)), match.group(1) == b"1"
+        may_have_body = status >= 200 and status != 204 and status != 304
+        found = (status, line if is_current else b"HTTP/1.1" + line[8:], is_current, may_have_body)
         if len(self.status_lines) >= _MOST_STATUS_LINES:
             self.status_lines.clear()
         self.status_lines[line] = found
         return found
 
 
-def parse_response(block: bytes, table: ResponseTable, method: bytes) -> ResponseHead:
-    """Read a whole response head to a request of ``method``. Raises ValueError with the reason when it can't be trusted."""
+def read_response(block: bytes, table: ResponseTable, method: bytes, into: Response) -> bool:
+    """Read a whole response head to a request of ``method``; True when the connection can be kept.
+
+    Raises ValueError with the reason when it can't be trusted; ``into.status`` is set last, when all is well.
+    """
     raw = block.split(b"\r\n")
     line = raw.pop(0)
-    status, version = table.status_lines.get(line) or table.status(line)
-    headers = scan(raw, table)
-    head = ResponseHead(line, status, version, headers)
-    seen = headers.seen
-    if version == b"1.0":
-        head.keep_alive = False
-    if b"connection" in seen:
-        _connection_options(head, seen[b"connection"])
-    if (
-        b"content-length" in seen
-        and b"transfer-encoding" not in seen
-        and status >= 200
-        and status != 204
-        and status != 304
-        and method != b"HEAD"
-    ):
-        head.length = int(seen[b"content-length"])  # by far the most frequent framing
+    status, into.status_line, keep, may_have_body = table.status_lines.get(line) or table.status(line)
+    headers = into.response
+    headers.seen = seen = scan(raw, table)
+    headers.lines = raw
+    if b"connection" in seen and seen[b"connection"] != b"keep-alive":
+        keep = _keeps(_options(seen[b"connection"]), keep)
+    elif b"connection" in seen:
+        keep = True
+    if may_have_body and b"content-length" in seen and b"transfer-encoding" not in seen and method != b"HEAD":
+        into.response_length = int(seen[b"content-length"])  # by far the most frequent framing
     else:
-        _response_framing(head, seen, method)
-    return head
+        into.response_length = length = _response_framing(status, line, headers, method)
+        keep = keep and length != UNTIL_CLOSE
+    into.status = status
+    return keep
 
 
-def _response_framing(head: ResponseHead, seen: dict[bytes, bytes], method: bytes) -> None:
+def _response_framing(status: int, line: bytes, headers: Headers, method: bytes) -> int:
     """RFC 9112 section 6.3. The length a HEAD or 304 answer would have had passes as a plain field."""
-    status = head.status
-    length = seen.get(b"content-length")
-    coding = seen.get(b"transfer-encoding")
+    length = headers.seen.get(b"content-length")
+    coding = headers.seen.get(b"transfer-encoding")
     if method == b"HEAD" or status == 304:
-        pass
-    elif status == 204 or status < 200:
+        return 0
+    if status == 204 or status < 200:
         if length is not None:
-            head.headers.remove(b"content-length")  # not allowed there (RFC 9110 section 8.6)
-    elif coding is not None:
+            headers.remove(b"content-length")  # not allowed there (RFC 9110 section 8.6)
+        return 0
+    if coding is not None:
         if length is not None:
             raise ValueError("both Content-Length and Transfer-Encoding are given")
-        if head.version == b"1.0" or coding.lower() != b"chunked":
-            raise ValueError(f"unusable Transfer-Encoding {coding[:40].decode('latin-1')!r} in an HTTP/{head.version.decode()} response")
-        head.length = CHUNKED
-    elif length is not None:
-        head.length = int(length)
-    else:
-        head.length = UNTIL_CLOSE
-        head.keep_alive = False
+        version = line[5:8]
+        if version == b"1.0" or coding.lower() != b"chunked":
+            raise ValueError(f"unusable Transfer-Encoding {coding[:40].decode('latin-1')!r} in an HTTP/{version.decode()} response")
+        return CHUNKED
+    return UNTIL_CLOSE if length is None else int(length)
+
+
+def upgrade_of(response: Headers) -> bytes | None:
+    """The protocol that a 101 answer switches to, if its Connection field says that it does."""
+    seen = response.seen
+    return seen.get(b"upgrade") if b"upgrade" in _options(seen.get(b"connection", b"")) else None
 
 
 def violation(data: bytes, end: int, max_line: int, max_headers: int) -> BadRequest | None:
@@ -377,10 +424,11 @@ class ChunkedBody:
         except MalformedField as error:
             self.error = str(error)
             return
-        if note is None or not (
-            note.drop or note.name in (b"host", b"content-length") or note.name.startswith(b"l5d-")
-        ):  # framing and routing never come in trailers
-            self.trailers.append(line)
+        if note is not None:
+            name, _, drop = note
+            if drop or name in (b"host", b"content-length") or name.startswith(b"l5d-"):
+                return  # framing and routing never come in trailers
+        self.trailers.append(line)
 
 
 _SIZE, _DATA, _AFTER_DATA, _TRAILER = range(4)

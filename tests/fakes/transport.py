@@ -23,7 +23,7 @@ class FakeConnection:
         self.written = b""
         self.ending = ""
         self.is_full = self.is_sending = self.is_paused = self.is_half_closed = False
-        self.flushed = 0
+        self.flushed = self.received = self.sent = 0
 
     def start(self) -> None:
         pass
@@ -146,7 +146,7 @@ class FakeWalk:
     def finish(self, ex: Exchange) -> None:
         self.ended += 1
 
-    def answered(self, ex: Exchange, body: bytes, *, done: bool) -> None:
+    def answered(self, ex: Exchange, body: bytes, done: bool) -> None:
         self.replied.append((ex.status, body))
         ex.caller.respond(ex, body, done=done)
 
@@ -202,7 +202,7 @@ class FakeCaller:
         self.paused = 0
         self.tunneled: bytes | None = None
 
-    def respond(self, ex: Exchange, body: bytes, *, done: bool) -> None:
+    def respond(self, ex: Exchange, body: bytes, done: bool) -> None:
         assert self.head is None, "one answer per request"
         ex.responded = True
         self.head = (ex.status, ex.status_line, sorted(ex.response.lines), ex.response_length)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
+from fakes.heads import request
 from meshgw.core.exchange import UNKNOWN_LENGTH, Exchange
 from meshgw.filters.access import AccessRecord
 from meshgw.wire.headers import Headers
@@ -55,3 +57,28 @@ def test_a_caller_cannot_forge_a_line() -> None:
     assert found.startswith(b"a\\x20b ")
     assert b"/\\xFF" in found
     assert found.count(b'"') == 6
+
+
+def test_the_time_is_that_of_the_second_in_which_the_request_ended() -> None:
+    log: Any = Log()
+    now = [1_700_000_000.75]
+    record = AccessRecord(log, lambda: now[0])
+    ex = Exchange()
+    ex.peer, ex.status = ("192.0.2.1", 9), 200
+    for passed in (0.0, 0.2, 0.3, 1.4):
+        ex.ended = 50.0 + passed
+        now[0] = 1_700_000_000.75 + passed
+        record.on_end(ex)
+    seconds = [int(re.findall(rb":(\d\d) ", line)[0]) for line in log.lines]
+    assert [second - seconds[0] for second in seconds] == [0, 0, 1, 2]
+
+
+def test_the_line_of_an_ordinary_request_is_logged_unless_its_target_was_changed() -> None:
+    log: Any = Log()
+    record = AccessRecord(log, lambda: 0.0)
+    ex = request(b"GET /a/b HTTP/1.1\r\nHost: web")
+    ex.peer, ex.status = ("192.0.2.1", 9), 200
+    record.on_end(ex)
+    ex.target = b"/b"
+    record.on_end(ex)
+    assert [line.split(b'"')[1] for line in log.lines] == [b"GET /a/b HTTP/1.1", b"GET /b HTTP/1.1"]

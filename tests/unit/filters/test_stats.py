@@ -5,7 +5,7 @@ import pytest
 from meshgw.core.exchange import Exchange
 from meshgw.errors import CallerGone, MeshError
 from meshgw.filters.budget import RetryBudget
-from meshgw.filters.stats import AttemptStats, ServerStats, ServiceStats
+from meshgw.filters.stats import AttemptStats, ServiceStats, Tally
 from meshgw.telemetry.metrics import Metrics
 
 
@@ -23,33 +23,110 @@ def counters(metrics: Metrics) -> dict[str, int]:
     return {"/".join(names): value for names, value in metrics.snapshot().counters.items() if names[0] == "scope" and value}
 
 
+def scopes(metrics: Metrics, retries: RetryBudget | None = None, requeues: RetryBudget | None = None) -> tuple[ServiceStats, AttemptStats]:
+    service = ServiceStats(metrics.outcomes("scope", "service"), retries or budget(), metrics.histogram("retries"))
+    client, through = metrics.outcomes("scope", "client"), metrics.outcomes("scope", "through")
+    return service, AttemptStats(client, through, requeues or budget(), metrics.histogram("requeues"))
+
+
+SCOPES = ("service", "client", "through")
+
+
 def test_a_request_is_pending_until_it_ends() -> None:
     metrics = Metrics()
-    stats, ex = ServerStats(metrics.outcomes("scope")), ended(200)
-    stats.on_request(ex)
-    assert metrics.snapshot().gauges["scope", "pending"] == 1
-    stats.on_end(ex)
-    assert metrics.snapshot().gauges["scope", "pending"] == 0
-    assert counters(metrics) == {"scope/requests": 1, "scope/success": 1, "scope/status/200": 1, "scope/status/2XX": 1}
+    ex = ended(200)
+    service, attempt = scopes(metrics)
+    for stats in (service, attempt):
+        stats.on_request(ex)
+    assert [metrics.snapshot().gauges["scope", scope, "pending"] for scope in SCOPES] == [1, 1, 1]
+    for stats in (service, attempt):
+        stats.on_end(ex)
+    assert [metrics.snapshot().gauges["scope", scope, "pending"] for scope in SCOPES] == [0, 0, 0]
+    assert counters(metrics)["scope/client/status/200"] == 1
 
 
 @pytest.mark.parametrize(("outcome", "status"), [(-503, "503"), (-404, "404")])
 def test_a_failure_counts_with_its_status(outcome: int, status: str) -> None:
     metrics = Metrics()
-    stats, ex = ServerStats(metrics.outcomes("scope")), ended(outcome)
+    _, stats = scopes(metrics)
+    ex = ended(outcome)
     stats.on_request(ex)
     stats.on_end(ex)
     found = counters(metrics)
-    assert (found["scope/failures"], found[f"scope/status/{status}"]) == (1, 1)
-    assert "scope/success" not in found
+    assert (found["scope/client/failures"], found[f"scope/client/status/{status}"]) == (1, 1)
+    assert "scope/client/success" not in found
 
 
-def test_a_request_given_up_by_its_caller_counts_by_the_errors_name() -> None:
+def count(tally: Tally, outcome: int, *, micros: int = 1500) -> None:
+    tally.started += 1
+    cell = tally.cell(outcome)
+    cell.count += 1
+    cell.sum += micros
+    cell.buckets[3] += 1
+
+
+def test_what_a_tally_counted_is_read_in_all_of_its_scopes() -> None:
     metrics = Metrics()
-    stats, ex = ServerStats(metrics.outcomes("scope")), ended("CallerGone")
-    stats.on_request(ex)
-    stats.on_end(ex)
-    assert counters(metrics)["scope/failures/CallerGone"] == 1
+    tally = Tally(*scopes(metrics))
+    metrics.settle_first(tally)
+    for outcome in (200, 200, -503):
+        count(tally, outcome)
+    tally.started += 1
+    for _ in range(2):  # reading again changes nothing
+        snapshot, found = metrics.snapshot(), counters(metrics)
+        for scope in SCOPES:
+            assert (found[f"scope/{scope}/requests"], found[f"scope/{scope}/success"], found[f"scope/{scope}/failures"]) == (3, 2, 1)
+            assert snapshot.gauges["scope", scope, "pending"] == 1
+
+
+def test_the_times_a_tally_counted_belong_to_the_interval_that_ends() -> None:
+    metrics = Metrics()
+    tally = Tally(*scopes(metrics))
+    metrics.settle_first(tally)
+    count(tally, 200, micros=2000)
+    metrics.rotate()
+    histograms = metrics.snapshot().histograms
+    assert [
+        (histograms["scope", scope, "request_latency_ms"].count, histograms["scope", scope, "request_latency_ms"].total) for scope in SCOPES
+    ] == [(1, 2.0)] * 3
+    assert (histograms["retries",].count, histograms["requeues",].count) == (1, 1)
+    metrics.rotate()
+    assert metrics.snapshot().histograms["scope", "client", "request_latency_ms"].count == 0
+
+
+def test_a_request_that_leaves_its_tally_is_pending_where_it_came_to() -> None:
+    metrics = Metrics()
+    tally = Tally(*scopes(metrics))
+    metrics.settle_first(tally)
+    tally.started += 2
+    tally.requeues.requests += 2
+    tally.leave(attempted=True)
+    tally.leave(attempted=False)
+    assert [metrics.snapshot().gauges["scope", scope, "pending"] for scope in SCOPES] == [2, 1, 1]
+    assert tally.requeues.requests == 1
+
+
+def test_a_tally_that_is_dropped_loses_nothing() -> None:
+    metrics = Metrics()
+    tally = Tally(*scopes(metrics))
+    metrics.settle_first(tally)
+    count(tally, 200)
+    del tally
+    assert [counters(metrics)[f"scope/{scope}/requests"] for scope in SCOPES] == [1, 1, 1]
+
+
+def test_a_tally_begins_the_slices_of_both_budgets() -> None:
+    times = [0.0]
+    retries, requeues = (RetryBudget(ttl, 0, 1.0, lambda: times[0]) for ttl in (10, 20))
+    tally = Tally(*scopes(Metrics(), retries, requeues))
+    for now in (0.0, 1.0, 2.5, 30.0):
+        times[0] = now
+        if now >= tally.until:
+            tally.turn(now)
+        assert now < tally.until <= min(retries.until, requeues.until)
+        tally.retries.requests += 1
+        tally.requeues.requests += 1
+    assert (retries.balance, requeues.balance) == (1, 1)
 
 
 def test_errors_made_here_count_by_name_for_services_and_clients() -> None:

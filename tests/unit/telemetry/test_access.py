@@ -19,26 +19,43 @@ def log_of(path: Path, limit: int = 1000) -> AccessLog:
     return AccessLog(str(path), roll=RollPolicy(), append=True, rotate_count=-1, clock=lambda: 0.0, queue_limit=limit)
 
 
+def line(
+    host: bytes | None, method: bytes, target: bytes, status: int, length: int, referer: bytes | None, agent: bytes | None, known: ClfFormat
+) -> bytes:
+    origin, request = known.origin(host, "10.0.0.1"), known.request(method, target, b"1.1")
+    return origin + NOW + b'] "' + request + known.answer(status, length) + known.agent(referer, agent)
+
+
 def test_line_has_the_form_of_the_spec() -> None:
-    line = ClfFormat().line(b"web", b"10.0.0.1", NOW, b"GET", b"/a?b=c", b"1.1", 200, 12, b"http://x/", b"curl/8")
-    assert line == b'web 10.0.0.1 - - [15/11/2023:12:00:00 UTC] "GET /a?b=c HTTP/1.1" 200 12 "http://x/" "curl/8"'
+    found = line(b"web", b"GET", b"/a?b=c", 200, 12, b"http://x/", b"curl/8", ClfFormat())
+    assert found == b'web 10.0.0.1 - - [15/11/2023:12:00:00 UTC] "GET /a?b=c HTTP/1.1" 200 12 "http://x/" "curl/8"'
 
 
 def test_missing_parts_are_dashes() -> None:
-    line = ClfFormat().line(None, b"10.0.0.1", NOW, b"GET", b"/", b"1.1", 204, None, None, b"")
-    assert line == b'- 10.0.0.1 - - [15/11/2023:12:00:00 UTC] "GET / HTTP/1.1" 204 - "-" "-"'
+    found = line(None, b"GET", b"/", 204, -1, None, b"", ClfFormat())
+    assert found == b'- 10.0.0.1 - - [15/11/2023:12:00:00 UTC] "GET / HTTP/1.1" 204 - "-" "-"'
 
 
 def test_quotes_and_line_ends_are_escaped() -> None:
-    line = ClfFormat().line(b"a b", b"10.0.0.1", NOW, b"GET", b"/", b"1.1", 200, 0, b'x" 200', b"a\r\nforged\\")
-    assert line.startswith(b"a\\x20b ")
-    assert line.endswith(b'"x\\x22 200" "a\\x0D\\x0Aforged\\x5C"')
+    found = line(b"a b", b"GET", b"/", 200, 0, b'x" 200', b"a\r\nforged\\", ClfFormat())
+    assert found.startswith(b"a\\x20b ")
+    assert found.endswith(b'"x\\x22 200" "a\\x0D\\x0Aforged\\x5C"')
 
 
 @given(st.binary(), st.binary(), st.binary(), st.binary(), st.binary())
 def test_no_request_can_forge_a_line(host: bytes, method: bytes, target: bytes, referer: bytes, agent: bytes) -> None:
-    line = ClfFormat().line(host, b"::1", NOW, method, target, b"1.1", 200, 1, referer, agent)
-    assert FORM.fullmatch(line) and line.isascii() and line.decode().isprintable()
+    found = line(host, method, target, 200, 1, referer, agent, ClfFormat())
+    assert FORM.fullmatch(found) and found.isascii() and found.decode().isprintable()
+
+
+def test_what_callers_repeat_is_remembered_within_bounds() -> None:
+    known = ClfFormat()
+    for number in range(5000):
+        line(b"h%d" % number, b"GET", b"/", 200, number, b"r", b"a%d" % number, known)
+    line(b"h" * 600, b"GET", b"/", 200, 1, b"r", b"a" * 600, known)
+    assert known.agents[b"r", b"a4999"] == b'r" "a4999"'
+    assert all(0 < len(parts) <= 1024 for parts in (known.origins, known.answers, known.agents))
+    assert not [part for part in (*known.origins.values(), *known.agents.values()) if len(part) > 600]
 
 
 def test_clock_is_in_the_system_time_zone(monkeypatch: pytest.MonkeyPatch) -> None:

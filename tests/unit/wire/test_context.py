@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshgw.wire.context import TraceId, decide_sampling, decode_deadline, decode_trace, encode_deadline
+from meshgw.wire.context import TraceId, decide_sampling, decode_deadline, decode_trace, encode_deadline, first_lines
 
 WORDS = st.integers(0, (1 << 64) - 1)
 
@@ -22,12 +22,17 @@ def test_a_trace_survives_its_encoding(span: int, parent: int, trace: int, flags
     again = decode_trace(one.encode())
     assert again is not None
     assert fields(again) == fields(one)
-    assert one.encode_child(7) == one.child(7).encode()
+    assert one.lines(7)[0] == b"l5d-ctx-trace: " + one.child(7).encode()
 
 
 def test_the_encoding_is_linkerds() -> None:
     assert base64.b64decode(TraceId(1, 2, 3, 6).encode()) == struct.pack(">QQQQ", 1, 2, 3, 6)
-    assert TraceId(1, 2, 0xAB).request_id() == b"00000000000000ab"
+    assert TraceId(1, 2, 0xAB).lines(7)[1] == b"l5d-reqid: 00000000000000ab"
+
+
+@given(WORDS, WORDS)
+def test_a_trace_that_begins_here_is_told_as_any_other(span: int, root: int) -> None:
+    assert first_lines(span, root) == TraceId(root, root, root).lines(span)
 
 
 @given(st.binary(max_size=60))

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshgw.wire.headers import FieldTable, Headers, MalformedField, scan
+from fakes.heads import section
+from meshgw.wire.headers import FieldTable, Headers, MalformedField
 
 NAMES = st.sampled_from([b"Host", b"X-A", b"x-a", b"Accept", b"Via", b"Cookie", b"L5d-Dtab", b"l5d-ctx-dtab", b"Connection", b"TE"])
 VALUES = st.sampled_from([b"", b"1", b"a  b", b"x-a", b"close", b"caf\xc3\xa9"])
@@ -17,7 +18,7 @@ LINES = st.lists(
 
 def outcome(lines: list[bytes], table: FieldTable) -> object:
     try:
-        headers = scan(list(lines), table)
+        headers = section(list(lines), table)
     except MalformedField as error:
         return str(error)
     return (headers.lines, headers.seen)
@@ -46,8 +47,8 @@ def test_a_long_run_of_blanks_is_judged_at_once() -> None:
 def test_memory_of_lines_is_bounded_and_keeps_no_credentials() -> None:
     table = FieldTable(wanted=(b"authorization",))
     for number in range(20_000):
-        scan([b"X-%d: %d" % (number, number), b"Host: h%d" % number], table)
-    scan([b"Authorization: secret", b"Cookie: secret", b"X-Long: " + b"a" * 5000], table)
+        section([b"X-%d: %d" % (number, number), b"Host: h%d" % number], table)
+    section([b"Authorization: secret", b"Cookie: secret", b"X-Long: " + b"a" * 5000], table)
     assert len(table.passing) <= 4096
     assert len(table.noted) <= 4096
     assert len(table.names) <= 4096
@@ -56,14 +57,14 @@ def test_memory_of_lines_is_bounded_and_keeps_no_credentials() -> None:
 
 def test_fields_listed_in_connection_are_removed_but_never_framing_or_host() -> None:
     lines = [b"Connection: x-a, Host, content-length, Via", b"X-A: 1", b"Host: h", b"Content-Length: 3", b"Via: 1.1 x", b"X-B: 2"]
-    headers = scan(lines, FieldTable(taken=(b"via",)))
+    headers = section(lines, FieldTable(taken=(b"via",)))
     assert [line for line in headers.lines if not line.lower().startswith(b"content-length")] == [b"Host: h", b"X-B: 2"]
     assert headers.seen[b"content-length"] == b"3"
     assert b"via" not in headers.seen
 
 
 def test_repeated_fields_are_joined_as_lists_and_dtabs_in_order() -> None:
-    headers = scan([b"Via: a", b"VIA: b", b"l5d-dtab: /a=>/b", b"l5d-dtab: /c=>/d", b"X: 1", b"X: 2"], FieldTable())
+    headers = section([b"Via: a", b"VIA: b", b"l5d-dtab: /a=>/b", b"l5d-dtab: /c=>/d", b"X: 1", b"X: 2"], FieldTable())
     assert headers.get(b"via") == b"a, b"
     assert headers.get(b"l5d-dtab") == b"/a=>/b;/c=>/d"
     assert headers.get(b"x") == b"1, 2"

@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fakes.heads import request
+from meshgw.core.exchange import Exchange
 from meshgw.errors import BadRequest
 from meshgw.wire.headers import FieldTable
-from meshgw.wire.http1 import CHUNKED, ChunkedBody, FixedBody, ResponseTable, chunk, last_chunk, parse_request, parse_response, violation
+from meshgw.wire.http1 import CHUNKED, ChunkedBody, FixedBody, ResponseTable, chunk, last_chunk, read_response, violation
 
 pieces = st.lists(st.binary(min_size=1, max_size=20), max_size=5)
 
@@ -58,11 +60,11 @@ def test_a_fixed_body_takes_its_bytes_and_leaves_the_rest(length: int, parts: li
 @given(st.binary(max_size=80))
 def test_any_head_is_read_or_refused(block: bytes) -> None:
     try:
-        parse_request(block, FieldTable())
+        request(block)
     except BadRequest as error:
         assert error.status in (400, 405, 501, 505)
     try:
-        parse_response(block, ResponseTable(), b"GET")
+        read_response(block, ResponseTable(), b"GET", Exchange())
     except ValueError as error:
         assert str(error)
 
@@ -72,16 +74,18 @@ def test_any_head_is_read_or_refused(block: bytes) -> None:
     [(b"200", b"GET", CHUNKED), (b"200", b"HEAD", 0), (b"204", b"GET", 0), (b"304", b"GET", 0), (b"103", b"GET", 0)],
 )
 def test_some_answers_never_have_a_body(status: bytes, method: bytes, length: int) -> None:
-    head = parse_response(b"HTTP/1.1 " + status + b" X\r\nTransfer-Encoding: chunked", ResponseTable(), method)
-    assert head.length == length
+    ex = Exchange()
+    read_response(b"HTTP/1.1 " + status + b" X\r\nTransfer-Encoding: chunked", ResponseTable(), method, ex)
+    assert ex.response_length == length
 
 
 def test_an_answer_is_read_alike_when_its_lines_were_seen_before() -> None:
     table = ResponseTable()
     block = b"HTTP/1.0 404 Nope\r\nContent-Length: 7\r\nConnection: keep-alive"
     for _ in range(2):
-        head = parse_response(block, table, b"GET")
-        assert (head.status, head.version, head.length, head.keep_alive) == (404, b"1.0", 7, True)
+        ex = Exchange()
+        assert read_response(block, table, b"GET", ex)
+        assert (ex.status, ex.status_line, ex.response_length) == (404, b"HTTP/1.1 404 Nope", 7)
 
 
 @pytest.mark.parametrize(
