@@ -30,6 +30,7 @@ _TITLES: Final = {
     "telemeters": "Telemetry",
     "announcers": "Announcers",
 }
+_WORDS: Final = {"PathMatcher": "path pattern", "PathPrefix": "path prefix", "IdentityPattern": "pattern"}
 _TYPES: Final = {bool: "true or false", int: "whole number", float: "number", str: "text"}
 
 
@@ -125,7 +126,7 @@ class _Page:
             return self._linked(wanted.__name__, wanted)
         if is_regex(wanted):
             return "regular expression"
-        return _TYPES.get(wanted) or {"PathMatcher": "path pattern"}.get(wanted.__name__, wanted.__name__.lower())
+        return _TYPES.get(wanted) or _WORDS.get(wanted.__name__, wanted.__name__.lower())
 
 
 def _first_line(config: type[Any]) -> str:

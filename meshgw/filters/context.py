@@ -26,11 +26,13 @@ TAKEN = frozenset(
         b"l5d-dst-client",
         b"l5d-dst-residual",
         b"l5d-reqid",
+        b"l5d-client-id",
         b"x-forwarded-client-cert",
     )
 )
 """Request fields that every hop reads and writes itself; x-forwarded-client-cert is never passed on (spec 5.6)."""
 
+_READ = frozenset((b"l5d-ctx-trace", b"l5d-ctx-deadline", b"l5d-ctx-dtab", b"l5d-dtab", b"l5d-sample", b"l5d-client-id"))
 _MOST_DTABS = 256
 MOST_SHOWN = 1024
 """Characters of a parser's complaint, which may quote a whole dtab, that a header repeats; encoded they are at most three times as many."""
@@ -49,24 +51,27 @@ class ServerContext:
     def on_request(self, ex: Exchange) -> Reply | None:
         """Fill ``ex.trace``, ``ex.dtab`` and ``ex.deadline``; a malformed dtab is answered 400 with the parser's words."""
         seen = ex.headers.seen
-        span = self._bits()
+        span = self._bits() or 1
+        if _READ.isdisjoint(seen):  # as most callers are no proxies
+            ex.root = span
+            return None
+        return self._read(ex, seen, span)
+
+    def _read(self, ex: Exchange, seen: dict[bytes, bytes], span: int) -> Reply | None:
+        seen.pop(b"l5d-client-id", None)  # nobody is to believe it (filters.identity)
         value = seen.get(b"l5d-ctx-trace")
-        if value is None:
-            ex.trace = TraceId(span, span, span)
-        else:
-            parent = decode_trace(value)
-            ex.trace = TraceId(span, span, span) if parent is None else parent.child(span)
-        if len(seen) > 1 or b"host" not in seen:  # most requests have nothing else at hand
-            value = seen.get(b"l5d-sample")
-            if value is not None:
-                decide_sampling(ex.trace, value, self._salt)
-            value = seen.get(b"l5d-ctx-deadline")
-            if value is not None:
-                ex.deadline = decode_deadline(value)
-                if ex.deadline is not None:
-                    self._start_deadline(ex)
-            if b"l5d-ctx-dtab" in seen or b"l5d-dtab" in seen:
-                return self._local_dtab(ex, seen)
+        parent = None if value is None else decode_trace(value)
+        ex.trace = trace = TraceId(span, span, span) if parent is None else parent.child(span)
+        value = seen.get(b"l5d-sample")
+        if value is not None:
+            decide_sampling(trace, value, self._salt)
+        value = seen.get(b"l5d-ctx-deadline")
+        if value is not None:
+            ex.deadline = decode_deadline(value)
+            if ex.deadline is not None:
+                self._start_deadline(ex)
+        if b"l5d-ctx-dtab" in seen or b"l5d-dtab" in seen:
+            return self._local_dtab(ex, seen)
         return None
 
     def _local_dtab(self, ex: Exchange, seen: dict[bytes, bytes]) -> Reply | None:

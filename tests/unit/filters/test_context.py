@@ -2,16 +2,17 @@ from __future__ import annotations
 
 import pytest
 
+from fakes.heads import section
 from meshgw.core.exchange import Exchange
 from meshgw.core.stack import Reply
 from meshgw.filters.context import TAKEN, CallDepth, ClearContext, ServerContext
 from meshgw.wire.context import TraceId
-from meshgw.wire.headers import FieldTable, Headers, scan
+from meshgw.wire.headers import FieldTable, Headers
 
 
 def arrived(*lines: bytes) -> Exchange:
     ex = Exchange()
-    ex.headers = scan([b"Host: web", *lines], FieldTable(taken=TAKEN))
+    ex.headers = section([b"Host: web", *lines], FieldTable(taken=TAKEN))
     return ex
 
 
@@ -50,7 +51,7 @@ def test_the_callers_dtab_comes_after_that_of_the_context() -> None:
 
 def test_context_is_read_also_without_host() -> None:
     ex = Exchange()
-    ex.headers = scan([b"l5d-ctx-dtab: /a=>/b"], FieldTable(taken=TAKEN))
+    ex.headers = section([b"l5d-ctx-dtab: /a=>/b"], FieldTable(taken=TAKEN))
     context().on_request(ex)
     assert ex.dtab is not None
 
@@ -93,7 +94,7 @@ def test_a_server_that_clears_context_believes_nothing_of_its_callers() -> None:
 
 def answered(status: int, *lines: bytes) -> tuple[Exchange, Reply | None]:
     ex = arrived()
-    ex.status, ex.response = status, scan(list(lines), FieldTable())
+    ex.status, ex.response = status, section(list(lines), FieldTable())
     return ex, ClearContext().on_response(ex)
 
 
