@@ -1,6 +1,6 @@
 """Headers a server adds to every request on arrival: ``Forwarded`` (RFC 7239) and a time stamp.
 
-Source: linkerd-config spec 5.1 and 5.5; the de-facto X-Forwarded fields.
+Source: linkerd-config spec 5.1 and 5.5; the de-facto X-Forwarded fields. Whose word counts is in ``filters.forwarders``.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ class Timestamp:
 class XForwarded:
     """Adds the caller's address to ``X-Forwarded-For``, and tells the scheme and host it asked for in ``-Proto`` and ``-Host``.
 
-    With ``replace`` what the caller says of itself is dropped, as it must be where callers are not trusted; else the list is appended to,
-    and the other two are left alone where they are present.
+    With ``replace`` what the caller says of itself is dropped, ``Forwarded`` and other ``X-Forwarded-`` fields included, as it must be
+    where callers are not trusted; else the list is appended to, and the other two are left alone where they are present.
     """
 
     __slots__ = ("_replace", "_scheme")
@@ -119,9 +119,18 @@ class XForwarded:
     def on_request(self, ex: Exchange) -> None:
         """Rewrite the three fields."""
         headers = ex.headers
+        if self._replace:
+            drop_forwarding(ex)
         peer = ex.peer[0].partition("%")[0].encode("ascii")
-        before = None if self._replace else headers.get(b"x-forwarded-for")
+        before = headers.get(b"x-forwarded-for")
         headers.set(b"x-forwarded-for", peer if before is None else before + b", " + peer)
         for name, value in ((b"x-forwarded-proto", self._scheme), (b"x-forwarded-host", ex.host or b"")):
-            if self._replace or headers.get(name) is None:
+            if headers.get(name) is None:
                 headers.set(name, value)
+
+
+def drop_forwarding(ex: Exchange) -> None:
+    """Take away what a caller says of itself, or of those before it."""
+    headers = ex.headers
+    headers.remove_prefixed(b"x-forwarded-")
+    headers.remove(b"forwarded")

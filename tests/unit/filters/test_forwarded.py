@@ -4,6 +4,7 @@ from random import Random
 
 import pytest
 
+from fakes.heads import section
 from meshgw.core.exchange import Exchange
 from meshgw.filters.forwarded import (
     Forwarded,
@@ -15,7 +16,7 @@ from meshgw.filters.forwarded import (
     random_per_connection,
     random_per_request,
 )
-from meshgw.wire.headers import FieldTable, Headers, scan
+from meshgw.wire.headers import FieldTable, Headers
 
 
 def exchange(peer: tuple[str, int] = ("192.0.2.1", 80)) -> Exchange:
@@ -72,7 +73,7 @@ def test_a_timestamp_is_added_and_does_not_replace() -> None:
 
 def forwarded_fields(mode: str, *lines: bytes) -> list[bytes]:
     ex = Exchange()
-    ex.headers = scan([b"Host: web", *lines], FieldTable())
+    ex.headers = section([b"Host: web", *lines], FieldTable())
     ex.peer, ex.local = ("2001:db8::7", 1), ("::1", 2)
     XForwarded(replace=mode == "replace", scheme=b"http").on_request(ex)
     return sorted(line for line in ex.headers.lines if line.lower().startswith(b"x-forwarded-"))
