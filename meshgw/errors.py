@@ -56,6 +56,21 @@ class Refused(MeshError):
         return f"answered {self.code} by a filter"
 
 
+@attrs.frozen(kw_only=True)
+class AccessDenied(MeshError):
+    """``rule`` of the router's accessControl refuses the request, or its default does."""
+
+    phase: ClassVar[str] = "access"
+    status: ClassVar[int] = 403
+    rule: str
+    method: str
+    caller: str
+    service: str
+
+    def __str__(self) -> str:
+        return f"access denied by {self.rule} of accessControl: {self.method} to {self.service} by {self.caller}"
+
+
 class IdentifyError(MeshError):
     """No logical name could be given to the request."""
 
@@ -131,6 +146,19 @@ class NamerError(BindError):
 
     def __str__(self) -> str:
         return self.detail
+
+
+@attrs.frozen(kw_only=True)
+class AddressDenied(BindError):
+    """Every address of a bound name is in a network that the router does not connect to (``egress``)."""
+
+    status: ClassVar[int] = 403
+    retry_safe: ClassVar[bool] = False
+    name: str
+    addresses: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.addresses} may not be connected to (egress.denyNetworks)"
 
 
 @attrs.frozen(kw_only=True)
@@ -210,6 +238,13 @@ class ConnectFailed(ConnectError):
             f"client name: {self.client}\naddresses: [{', '.join(self.addresses)}]\n"
             f"selected address: {self.selected}\nreason: {self.reason}"
         )
+
+
+class Rebound(ConnectError):
+    """A request that waited for addresses goes on elsewhere, as its name was bound anew; no caller gets to see it."""
+
+    def __str__(self) -> str:
+        return "the name was bound anew"
 
 
 @attrs.frozen(kw_only=True)

@@ -17,7 +17,7 @@ from meshgw.bind.route import Phase, Route
 from meshgw.core.exchange import Exchange, Upstream
 from meshgw.core.stack import EndHook, Pipeline, ResponseHook, Wait
 from meshgw.core.timers import Wheel
-from meshgw.errors import BindingTimeout, ConnectFailed, InternalError, MeshError, NoEndpoint, Unbound
+from meshgw.errors import BindingTimeout, ConnectFailed, InternalError, MeshError, NoEndpoint, Rebound, Unbound
 from meshgw.filters.classify import NON_RETRYABLE_FAILURE, RETRYABLE_FAILURE, SUCCESS
 from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
@@ -67,7 +67,14 @@ class Attempts:
         """The exchange goes no further than ``hook``: note which end hooks are to run, and give the response hooks."""
         hooks, ex.partial = pipeline.partial[pipeline.requests.index(hook)]
         ex.depth = level
+        self._count_apart(ex, attempted=level >= BOUND)
         return hooks
+
+    def _count_apart(self, ex: Exchange, *, attempted: bool) -> None:
+        """The exchange is not an ordinary one: its levels count for themselves. ``attempted`` tells whether it came to an attempt."""
+        tally, ex.tally = ex.tally, None
+        if tally is not None:
+            tally.leave(attempted=attempted)
 
     # --- one attempt
 
@@ -84,6 +91,12 @@ class Attempts:
             if bound is None:
                 self.fail(ex, self._routes.explain(route))
                 return
+        if bound.pipeline.stats is not None:
+            bound.pipeline.stats.on_request(ex)
+        self._attempt(ex, bound)
+
+    def _attempt(self, ex: Exchange, bound: Any) -> None:
+        """Try this bound name; the attempt's beginning was counted."""
         ex.bound = bound
         for hook in bound.pipeline.requests:
             try:
@@ -106,10 +119,11 @@ class Attempts:
         else:
             self.fail(ex, self._routes.explain(route))
 
-    def _balance(self, ex: Exchange) -> None:
-        """Pick an endpoint and take a connection to it."""
+    def _balance(self, ex: Exchange, node: Any = None) -> None:
+        """Pick an endpoint, unless one is given, and take a connection to it."""
         client = ex.bound.client
-        node = client.pick(client.nodes)
+        if node is None:
+            node = client.pick(client.nodes)
         if node is None:
             if client.is_pending:
                 client.waiters.append(ex)
@@ -123,7 +137,9 @@ class Attempts:
             client.on_begin(node)
         ex.depth = ENDPOINT
         endpoint = node.endpoint
-        endpoint.begun()
+        breaker = endpoint.breaker
+        if breaker is not None and not breaker.is_alive:
+            breaker.begun()
         upstream = endpoint.acquire(ex)
         if upstream is None:
             self._wait(ex, endpoint)
@@ -178,6 +194,19 @@ class Attempts:
         ex.waiting = None
         self._guard(ex, self._choose)
 
+    def rebound(self, ex: Exchange) -> None:
+        """Its name leads elsewhere, or otherwise, than where it waits for addresses: choose anew, as if it had not chosen yet."""
+        if ex.depth != BOUND:
+            return
+        self._stop_waiting(ex)
+        self._count_apart(ex, attempted=True)
+        ex.error = Rebound()
+        self.end_attempt(ex, BOUND, None)
+        ex.error = ex.bound = None
+        ex.depth = PATH
+        del ex.headers.lines[ex.base :]
+        self._guard(ex, self._choose)
+
     def addresses_known(self, ex: Exchange) -> None:
         """The client this one waited for knows its addresses."""
         ex.waiting = None
@@ -204,6 +233,16 @@ class Attempts:
         ex.upstream = upstream
         upstream.send(ex)
         self._sent(ex, upstream)
+
+    def diverted(self, ex: Exchange, node: Any) -> None:
+        """Another endpoint of its bound name connected sooner than the one it waits for: leave that, which may still do well, for this."""
+        if ex.depth != ENDPOINT:
+            return
+        self._stop_waiting(ex)
+        ex.verdict = None
+        self._leave_node(ex)
+        ex.depth = BOUND
+        self._guard(ex, lambda ex: self._balance(ex, node))
 
     def _sent(self, ex: Exchange, upstream: Upstream) -> None:
         self._clear_timer(ex)
@@ -237,6 +276,7 @@ class Attempts:
     def _requeue(self, ex: Exchange, error: MeshError | None) -> None:
         """Send again what was sent and not handled; the attempt that ends here is counted."""
         ex.error = error
+        self._count_apart(ex, attempted=True)
         self.account(ex, since=ex.attempt_started)
         ex.bound.stats.requeued(ex)
         ex.error, ex.status = None, 0
@@ -280,6 +320,7 @@ class Attempts:
         policy = ex.route.policy
         self.abandon(ex)
         self._clear_timer(ex)
+        self._count_apart(ex, attempted=True)
         self.account(ex, since=ex.attempt_started)
         self.end_attempt(ex, ex.depth, None)
         ex.retries += 1
@@ -328,8 +369,11 @@ class Attempts:
         if depth == ENDPOINT:
             self._leave_node(ex)
         if depth >= BOUND:
-            for hook in ex.bound.pipeline.ends if partial is None or depth > BOUND else partial:
+            pipeline = ex.bound.pipeline
+            for hook in pipeline.ends if partial is None or depth > BOUND else partial:
                 hook(ex)
+            if pipeline.stats is not None:
+                pipeline.stats.on_end(ex)
 
     def _with_names(self, ex: Exchange, error: MeshError) -> MeshError:
         if not isinstance(error, ConnectFailed):

@@ -14,7 +14,7 @@ from meshgw.balance.nodes import Node, Nodes, Picker
 from meshgw.core.address import Addr, Address, Replicas
 from meshgw.core.exchange import Exchange
 from meshgw.core.live import Live, Observation, Ok, Pending, State
-from meshgw.core.transport import Connection
+from meshgw.core.stream import Stream
 from meshgw.errors import MeshError, NamerError
 from meshgw.filters.budget import RetryBudget
 from meshgw.naming.path import Path
@@ -39,6 +39,8 @@ class BoundClient:
         resume: Callable[[list[Exchange]], None],
     ) -> None:
         self.id, self.metrics = id, metrics
+        self.on_authority: Callable[[BoundClient], None] | None = None
+        """Told when ``authority`` has changed, before those who wait are resumed."""
         self.label = id.show()
         self._resume = resume
         self.stats = ClientMetrics(metrics, clock)
@@ -84,8 +86,7 @@ class BoundClient:
             self.stale = state.error
             self.exists = isinstance(state.value, Replicas)
             if isinstance(state.value, Replicas):
-                authority = state.value.meta.get("authority")
-                self.authority = authority.encode() if isinstance(authority, str) else None
+                self._take_authority(state.value.meta.get("authority"))
                 changed = self.nodes.update(state.value.addresses)
             else:
                 self.nodes.update(())
@@ -99,6 +100,11 @@ class BoundClient:
         waiters, self.waiters = self.waiters, []
         if waiters:
             self._resume(waiters)
+
+    def _take_authority(self, said: object) -> None:
+        before, self.authority = self.authority, said.encode() if isinstance(said, str) else None
+        if self.authority != before and self.on_authority is not None:
+            self.on_authority(self)
 
     def state(self) -> dict[str, Any]:
         """The entry in ``/client_state.json``."""
@@ -160,6 +166,7 @@ class ClientMetrics:
         self._failed = metrics.counter("service_creation", "failures")
         self._waited = metrics.counter("pool_num_waited")
         self._refused = metrics.counter("pool_num_too_many_waiters")
+        self._missed = metrics.counter("service_creation", "overtaken")
         retries = metrics.scope("retries")
         self._requeues, self._exhausted = retries.counter("requeues"), retries.counter("budget_exhausted")
         self._limited = retries.counter("request_limit")
@@ -169,17 +176,17 @@ class ClientMetrics:
         self._probes, self._removed_for = accrual.counter("probes"), accrual.counter("removed_for_ms")
         self._metrics = metrics
 
-    def connected(self, seconds: float, connection: Connection) -> None:
+    def connected(self, seconds: float, connection: Stream) -> None:
         """See :class:`meshgw.client.pool.PoolStats`."""
         self._traffic.opened(connection)
         self._connect_ms.add(seconds * 1000)
 
-    def connect_failed(self, seconds: float, reason: str) -> None:
+    def connect_failed(self, seconds: float, reason: str | MeshError) -> None:
         """See :class:`meshgw.client.pool.PoolStats`."""
         self._failed.incr()
         self._failed_ms.add(seconds * 1000)
 
-    def disconnected(self, connection: Connection, requests: int) -> None:
+    def disconnected(self, connection: Stream, requests: int) -> None:
         """See :class:`meshgw.client.pool.PoolStats`."""
         self._traffic.closed(connection, requests)
 
@@ -190,6 +197,10 @@ class ClientMetrics:
     def refused(self) -> None:
         """See :class:`meshgw.client.pool.PoolStats`."""
         self._refused.incr()
+
+    def missed(self) -> None:
+        """See :class:`meshgw.client.pool.PoolStats`."""
+        self._missed.incr()
 
     def requeued(self) -> None:
         """A request goes to another endpoint."""

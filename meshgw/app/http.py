@@ -7,20 +7,26 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from meshgw.app.client import BoundClient, ClientMetrics
+from meshgw.app.edge import Health, behind_proxy, pool_for, record_for, walk_for
 from meshgw.app.endpoint import Endpoint
+from meshgw.app.guards import guarded_identifier, guarded_interpreter
 from meshgw.app.http_stacks import BOUND_STACK, PATH_STACK, SERVER_STACK, BoundLevel, PathLevel, ServerLevel, Shared
 from meshgw.app.policy import ServicePolicy, can_replay
+from meshgw.app.race import Race
 from meshgw.app.replies import ErrorReplies
 from meshgw.app.router import Choice, RouterCaches
+from meshgw.app.sockets import server_name
 from meshgw.app.traffic import Traffic
-from meshgw.app.walk import NACK, Walk
+from meshgw.app.tunnels import TunnelCounters, connect_guard, tunnel_pool
+from meshgw.app.walk import NACK
 from meshgw.balance.nodes import Picker
 from meshgw.balance.pickers import P2cLeastLoaded
+from meshgw.client.caller_pools import CallerPools
 from meshgw.client.http import ClientParameters
 from meshgw.client.pool import Pool, PoolLimits, PoolStats
 from meshgw.config.http import (
@@ -33,19 +39,21 @@ from meshgw.core.address import Address
 from meshgw.core.exchange import Exchange
 from meshgw.core.stack import Pipeline
 from meshgw.core.transport import Connection, SocketOptions
-from meshgw.filters.access import AccessRecord
+from meshgw.filters.access import WANTED
 from meshgw.filters.accrual import default_policy
 from meshgw.filters.budget import build_budget, build_waits
 from meshgw.filters.classify import HttpClassifier
 from meshgw.filters.context import TAKEN
 from meshgw.filters.faults import Faults
+from meshgw.filters.identity import CLIENT_ID
 from meshgw.filters.limits import ConcurrencyLimit
-from meshgw.filters.stats import AttemptStats, ServerStats, ServiceStats
+from meshgw.filters.stats import AttemptStats, ServiceStats, Tally
+from meshgw.identify.connect import ConnectNames
 from meshgw.identify.request import RequestIdentifier, chain
 from meshgw.kinds import Interpreter, Kind, Runtime
 from meshgw.naming.path import Path
 from meshgw.server.http import HttpServer
-from meshgw.server.listener import BACKLOG, Listener, ServerConnection, bind_socket
+from meshgw.server.listener import Accepted, Listener, ServerConnection
 from meshgw.server.parameters import HttpParameters
 from meshgw.telemetry.access import AccessLog
 from meshgw.telemetry.metrics import Metrics
@@ -53,6 +61,10 @@ from meshgw.telemetry.rolling import RollPolicy
 from meshgw.wire.headers import FieldTable
 from meshgw.wire.http1 import ResponseTable
 
+if TYPE_CHECKING:
+    from meshgw.app.tls import ClientTlsBlocks, ListenerTls
+
+ALPN = (b"http/1.1",)
 KB = 1024
 OTHER_LINES = 512
 """Bytes left for what stands beside ``l5d-err``: a Linkerd or meshgw before this one refuses longer heads by the same maxHeadersKB."""
@@ -66,7 +78,7 @@ class HttpRouter:
     def __init__(self, config: HttpRouterConfig, label: str, interpreter: Interpreter, shared: Shared, metrics: Metrics) -> None:
         self.config, self.label, self.interpreter = config, label, interpreter
         self._shared, self._metrics = shared, metrics
-        self._response_table = ResponseTable(wanted=(NACK,), taken=(b"via", b"l5d-success-class"))
+        self._response_table = ResponseTable(wanted=(NACK,), taken=(b"via", b"l5d-success-class", CLIENT_ID))
         self._client_parameters = ClientParameters(
             table=self._response_table,
             max_headers=config.max_headers_kb * KB,
@@ -75,7 +87,7 @@ class HttpRouter:
         self.caches = RouterCaches(
             label=label,
             dtab=config.dtab,
-            interpreter=interpreter,
+            interpreter=guarded_interpreter(config, interpreter),
             parts=self,
             limits=config.binding_cache,
             metrics=metrics,
@@ -88,16 +100,23 @@ class HttpRouter:
             self._log = AccessLog(
                 config.http_access_log,
                 roll=RollPolicy.read(config.http_access_log_roll_policy),
-                append=config.http_access_log_append,
+                append=config.http_access_log_append or not shared.is_first,
                 rotate_count=config.http_access_log_rotate_count,
                 clock=shared.now,
             )
         self._replies = ErrorReplies(max_header=config.max_headers_kb * KB - OTHER_LINES, max_body=config.max_err_response_kb * KB)
         self.identifier = self._build_identifier()
         self.listeners: list[Listener] = []
+        self._connects = any(server.connect is not None for server in config.servers)
+        self._health = Health()
         self._sockets: list[socket.socket] = []
+        self._tls: list[ListenerTls | None] = []
+        self._client_tls: ClientTlsBlocks | None = None
         if config.originator:
             metrics.gauge("originator", function=lambda: 1.0)
+        if config.role is not None:
+            metrics.gauge("role", config.role, function=lambda: 1.0, most=True)
+        self._guarded = guarded_identifier(config, clock=shared.clock, metrics=metrics, label=label)
 
     def _build_identifier(self) -> RequestIdentifier:
         runtime = self._shared.runtime
@@ -105,34 +124,46 @@ class HttpRouter:
 
     # --- life cycle
 
-    def listen(self) -> None:
-        """Bind the sockets of all servers. Raises OSError naming the address."""
-        for server in self.config.servers:
-            options = server.socket_options
-            self._sockets.append(
-                bind_socket(
-                    server.ip,
-                    server.port,
-                    backlog=options.backlog or BACKLOG,
-                    reuse_port=options.reuse_port,
-                    reuse_address=options.reuse_addr,
-                )
-            )
+    def listen(self, take: Callable[[str], socket.socket]) -> None:
+        """Get the bound sockets of all servers; ``take`` gives the one of a name (``app.sockets.server_name``).
+
+        Certificates are read here too, which may need the rights that the process has before it serves. Raises
+        :class:`meshgw.core.tls.TlsConfigError`.
+        """
+        self._sockets = [take(server_name(self.label, index)) for index in range(len(self.config.servers))]
+        self._tls = [self._listener_tls(server, sock) for server, sock in zip(self.config.servers, self._sockets, strict=True)]
+
+    def _listener_tls(self, server: HttpServerConfig, sock: socket.socket) -> ListenerTls | None:
+        if server.tls is None:
+            return None
+        from meshgw.app.tls import ListenerTls  # some megabytes that a gateway without TLS need not have
+
+        host, port = sock.getsockname()[:2]
+        shared = self._shared
+        tls = ListenerTls(server.tls, reactor=shared.runtime.reactor, clock=shared.clock, address=f"{host} port {port}", alpn=ALPN)
+        tls.load()
+        return tls
 
     def start(self) -> None:
         """Begin to accept on the bound sockets."""
         if self._log is not None:
             self._log.start()
         self.caches.start()
-        for server, sock in zip(self.config.servers, self._sockets, strict=True):
-            listener = self._listener(server, sock)
+        for server, sock, tls in zip(self.config.servers, self._sockets, self._tls, strict=True):
+            if tls is not None:
+                tls.start()
+            listener = self._listener(server, sock, tls)
             self.listeners.append(listener)
             listener.start()
 
-    def stop_accepting(self) -> None:
-        """Close the listening sockets; open connections finish what they have under way."""
+    def stop_accepting(self, *, close_idle: bool = True) -> None:
+        """Close the listening sockets; open connections finish what they have under way.
+
+        With ``close_idle`` false, those without a request wait for one more, so that none is sent into a closing connection.
+        """
+        self._health.is_draining = close_idle  # else others serve on the same sockets, and load balancers are to go on asking them
         for listener in self.listeners:
-            listener.stop()
+            listener.stop(close_idle=close_idle)
         if not self.listeners:
             for sock in self._sockets:
                 sock.close()
@@ -142,6 +173,11 @@ class HttpRouter:
         """Connections of callers that are still open."""
         return sum(listener.connections for listener in self.listeners)
 
+    def close_idle(self) -> None:
+        """Close the connections that have nothing under way."""
+        for listener in self.listeners:
+            listener.drain()
+
     def abort(self) -> None:
         """Close what did not finish in time."""
         for listener in self.listeners:
@@ -150,29 +186,44 @@ class HttpRouter:
     def stop(self) -> None:
         """Release names, clients and the access log."""
         self.caches.stop()
+        if self._client_tls is not None:
+            self._client_tls.stop()
+        for tls in self._tls:
+            if tls is not None:
+                tls.stop()
         if self._log is not None:
             self._log.stop()
 
+    def _tls_blocks(self) -> ClientTlsBlocks:
+        """What TLS to services is made with, from the first time it is needed."""
+        if self._client_tls is None:
+            from meshgw.app.tls import ClientTlsBlocks  # see _listener_tls
+
+            shared = self._shared
+            self._client_tls = ClientTlsBlocks(shared.poller, shared.wheel, shared.runtime.reactor, ALPN)
+        return self._client_tls
+
     # --- listeners
 
-    def _listener(self, server: HttpServerConfig, sock: socket.socket) -> Listener:
+    def _listener(self, server: HttpServerConfig, sock: socket.socket, tls: ListenerTls | None = None) -> Listener:
         shared, config = self._shared, self.config
         address = sock.getsockname()
         scope = self._metrics.scope("server", f"{address[0]}/{address[1]}")
-        stats = ServerStats(scope.outcomes())
+        outcomes = scope.outcomes()
         limit = None
         if server.max_concurrent_requests is not None:
             limit = ConcurrencyLimit(server.max_concurrent_requests)
             scope.gauge("request_concurrency", function=lambda: float(limit.current))
             scope.gauge("request_queue_size", function=lambda: 0.0)  # what exceeds the limit is rejected, not queued
             scope.follow("request_rejections", function=lambda: limit.rejected)
-        record = None if self._log is None else AccessRecord(self._log, shared.now)
+        guard = connect_guard(server, scope)
+        record = record_for(self._log, shared.now, server.trusted_forwarders)
         pipeline = SERVER_STACK.compile(
-            ServerLevel(config=server, stats=stats, record=record, limit=limit, label=self.label, shared=shared)
+            ServerLevel(config=server, stats=outcomes, record=record, limit=limit, label=self.label, shared=shared, connect=guard)
         )
-        walk = Walk(
+        walk = walk_for(server.health_path, self._health, scope)(
             server=pipeline,
-            identifier=self.identifier,
+            identifier=self._guarded(self.identifier if guard is None else ConnectNames(self.identifier, config.dst_prefix)),
             cache=self.caches.routes,
             routes=self.caches,
             replies=self._replies,
@@ -180,9 +231,11 @@ class HttpRouter:
             clock=shared.clock,
             random=shared.runtime.random.random,
             binding_timeout=config.binding_timeout_ms / 1000,
-            begin_stats=stats.on_request,
+            outcomes=outcomes,
         )
         traffic = Traffic(scope, shared.clock)
+        if tls is not None:
+            tls.count(scope)
 
         def closed(connection: HttpServer) -> None:
             traffic.closed(connection.connection, connection.requests)
@@ -190,7 +243,9 @@ class HttpRouter:
 
         parameters = HttpParameters(
             walk=walk,
-            table=FieldTable(wanted=self.identifier.header_names, taken=TAKEN),
+            table=FieldTable(
+                wanted=(*self.identifier.header_names, *(WANTED if record is not None else ())), taken=TAKEN, connects=guard is not None
+            ),
             wheel=shared.wheel,
             clock=shared.clock,
             max_line=config.max_initial_line_kb * KB,
@@ -199,21 +254,40 @@ class HttpRouter:
             replay=(REPLAY_KB if config.stream_after_content_length_kb is None else config.stream_after_content_length_kb) * KB,
             idle=_seconds(server.server_session.idle_time_ms),
             life=_seconds(server.server_session.life_time_ms),
+            head=server.head_timeout_ms / 1000,
+            body=server.body_timeout_ms / 1000,
+            tunnel_idle=server.tunnel_idle_ms / 1000,
+            tunnels=TunnelCounters(scope),
             on_idle=scope.counter("idle").incr,
             on_life=scope.counter("lifetime").incr,
             on_closed=closed,
         )
 
         def accepted(sock: socket.socket, peer: tuple[str, int], local: tuple[str, int]) -> ServerConnection:
-            connection = Connection(sock, shared.poller, shared.wheel)
-            traffic.opened(connection)
-            connection.receiver = served = HttpServer(connection, parameters, peer, local)
+            raw = Connection(sock, shared.poller, shared.wheel)
+            if tls is None:
+                raw.receiver = served = HttpServer(raw, parameters, peer, local)
+            else:
+                secure = tls.secure(raw, shared.wheel, peer, lambda facts: served.secured(facts))
+                secure.receiver = served = HttpServer(secure, parameters, peer, local)
+            traffic.opened(served.connection)
             return served
 
+        serve: Accepted = accepted
+        if server.proxy_protocol is not None:
+            at = f"{address[0]} port {address[1]}"
+            serve = behind_proxy(server.proxy_protocol, accepted, shared=shared, metrics=scope, address=at, listener=lambda: listener)
         options = server.socket_options
         sockets = SocketOptions(no_delay=options.no_delay, keep_alive=options.keep_alive is not False)
         listener = Listener(
-            sock, poller=shared.poller, wheel=shared.wheel, accepted=accepted, options=sockets, check_seconds=parameters.check
+            sock,
+            poller=shared.poller,
+            wheel=shared.wheel,
+            accepted=serve,
+            options=sockets,
+            check_seconds=parameters.check,
+            shares=shared.shares,
+            call_later=shared.runtime.reactor.callLater,
         )
         return listener
 
@@ -239,16 +313,16 @@ class HttpRouter:
         metrics = self._metrics.scope("service", name.show()[1:])
         chosen = params.response_classifier
         if chosen is None:
-            classify = HttpClassifier(can_replay=can_replay).classify
+            classifier: Any = HttpClassifier(can_replay=can_replay)
         else:
-            classify = chosen.kind.build(chosen.config, runtime, can_replay=can_replay).classify
+            classifier = chosen.kind.build(chosen.config, runtime, can_replay=can_replay)
         budget = build_budget(params.retries.budget or RetryBudgetConfig(), shared.clock)
         waits = build_waits(params.retries.backoff or ConstantBackoff(), runtime.random)
-        policy = ServicePolicy(classify, budget, waits, metrics)
+        policy = ServicePolicy(classifier.classify, budget, waits, metrics, sure_below=getattr(classifier, "sure_below", 0))
         stats = ServiceStats(metrics.outcomes(status=False), policy.budget, policy.per_request)
         faults = None if params.faults is None else self._faults(params.faults, metrics)
         path = PathLevel(stats=stats, total_timeout=_seconds(params.total_timeout_ms), faults=faults, shared=shared)
-        return _Service(policy=policy, pipeline=PATH_STACK.compile(path))
+        return _Service(policy=policy, pipeline=PATH_STACK.compile(path), stats=stats)
 
     def _faults(self, config: FaultsConfig, metrics: Metrics) -> Faults:
         delay, abort = config.delay, config.abort
@@ -277,34 +351,47 @@ class HttpRouter:
         stats = AttemptStats(client.outcomes, through, client.budget, client.stats.requeues_per_request)
         params, _ = self.config.client.for_name(client.id)
         timeout = _seconds(params.request_attempt_timeout_ms)
-        level = BoundLevel(name=name, client=client, residual=residual, stats=stats, attempt_timeout=timeout, shared=self._shared)
-        return Choice(client, BOUND_STACK.compile(level), stats)
+        level = BoundLevel(
+            name=name,
+            client=client,
+            residual=residual,
+            stats=stats,
+            attempt_timeout=timeout,
+            strips_context=params.strip_context,
+            shared=self._shared,
+        )
+        tally = Tally(self._service(name).stats, stats)
+        self._metrics.settle_first(tally)
+        return Choice(client, BOUND_STACK.compile(level), stats, tally)
 
     def client(self, id: Path, resume: Callable[[list[Exchange]], None]) -> BoundClient:
         """See :class:`meshgw.app.router.Parts`."""
         shared, runtime = self._shared, self._shared.runtime
-        params, _ = self.config.client.for_name(id)
+        params, captured = self.config.client.for_name(id)
+        metrics = self._metrics.scope("client", id.show()[1:])
+        dial = None if params.tls is None else self._tls_blocks().dial(params.tls, captured.get("tls", {}), metrics)
         chosen = params.load_balancer
         picker: Picker = P2cLeastLoaded(runtime.random.random) if chosen is None else chosen.kind.build(chosen.config, runtime)
         accrual = params.failure_accrual
         make_policy = default_policy(runtime.random) if accrual is None else accrual.kind.build(accrual.config, runtime)
         limits = _limits(params)
 
-        def make_pool(address: Address, stats: PoolStats) -> Pool:
-            return Pool(
-                address,
-                limits=limits,
-                parameters=self._client_parameters,
-                stats=stats,
-                poller=shared.poller,
-                wheel=shared.wheel,
-                clock=shared.clock,
-            )
+        def make_pool(address: Address, stats: PoolStats) -> Pool | CallerPools:
+            parameters = self._client_parameters
+            return pool_for(params.proxy_protocol, address, limits=limits, stats=stats, parameters=parameters, shared=shared, dial=dial)
+
+        def make_tunnels(address: Address, stats: PoolStats) -> Pool | CallerPools:
+            own = tunnel_pool(params.tunnels, limits, dial)
+            return pool_for(params.proxy_protocol, address, stats=stats, parameters=self._client_parameters, shared=shared, **own)
+
+        race = Race(shared.wheel)
 
         def make_endpoint(address: Address, stats: ClientMetrics) -> Endpoint:
             return Endpoint(
                 address,
                 make_pool=make_pool,
+                make_tunnels=make_tunnels if self._connects else None,
+                race=race,
                 policy=None if make_policy is None else make_policy(),
                 fail_fast=params.fail_fast,
                 stats=stats,
@@ -312,15 +399,17 @@ class HttpRouter:
                 clock=shared.clock,
             )
 
-        return BoundClient(
+        client = BoundClient(
             id,
             picker=picker,
             make_endpoint=make_endpoint,
             requeue_budget=build_budget(params.requeue_budget, shared.clock),
-            metrics=self._metrics.scope("client", id.show()[1:]),
+            metrics=metrics,
             clock=shared.clock,
             resume=resume,
         )
+        race.nodes = client.nodes
+        return client
 
 
 @attrs.frozen(kw_only=True)
@@ -329,6 +418,7 @@ class _Service:
 
     policy: ServicePolicy
     pipeline: Pipeline
+    stats: ServiceStats
 
 
 class FaultCounters:

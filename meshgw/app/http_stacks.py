@@ -11,6 +11,7 @@ from functools import partial
 import attrs
 
 from meshgw.app.client import BoundClient
+from meshgw.app.guards import check_server_name, client_id, redirect_to_https, strict_transport
 from meshgw.config.http import (
     ConnectionRandomLabeler,
     HttpServerConfig,
@@ -20,10 +21,12 @@ from meshgw.config.http import (
     RouterLabeler,
     StaticLabeler,
 )
+from meshgw.core.networks import Networks
 from meshgw.core.reactor import Poller
 from meshgw.core.stack import Role, Stack
 from meshgw.core.timers import Wheel
 from meshgw.filters.access import AccessRecord
+from meshgw.filters.connect import ConnectGuard
 from meshgw.filters.context import CallDepth, ClearContext, ServerContext
 from meshgw.filters.destination import Authority, Destination
 from meshgw.filters.faults import Faults
@@ -38,23 +41,33 @@ from meshgw.filters.forwarded import (
     random_per_connection,
     random_per_request,
 )
+from meshgw.filters.forwarders import TrustedForwarders
 from meshgw.filters.limits import ConcurrencyLimit
-from meshgw.filters.stats import AttemptStats, ServerStats, ServiceStats
+from meshgw.filters.stats import AttemptStats, ServiceStats
+from meshgw.filters.strip import StripContext
 from meshgw.filters.success import SuccessClass
 from meshgw.filters.timeouts import AttemptTimeout, Deadlines, ServerTimeout, TotalTimeout
 from meshgw.kinds import Runtime
 from meshgw.naming.path import Path
+from meshgw.server.shares import Shares
+from meshgw.telemetry.outcomes import Outcomes
 
 
 @attrs.frozen(kw_only=True)
 class Shared:
-    """What the routers of a process have in common. ``clock`` is monotonic, ``now`` since the epoch, both in seconds."""
+    """What the routers of a process have in common. ``clock`` is monotonic, ``now`` since the epoch, both in seconds.
+
+    ``shares`` evens out connections where several processes accept from the same sockets. ``is_first`` is false in a process that takes
+    over from another: files that are to be begun anew were so then.
+    """
 
     runtime: Runtime
     poller: Poller
     wheel: Wheel
     clock: Callable[[], float]
     now: Callable[[], float]
+    shares: Shares | None = None
+    is_first: bool = True
 
 
 @attrs.frozen(kw_only=True)
@@ -62,11 +75,12 @@ class ServerLevel:
     """The parameters of a listener's stack."""
 
     config: HttpServerConfig
-    stats: ServerStats
+    stats: Outcomes
     record: AccessRecord | None
     limit: ConcurrencyLimit | None
     label: str
     shared: Shared
+    connect: ConnectGuard | None = None
 
 
 SERVER_STACK = (
@@ -75,8 +89,13 @@ SERVER_STACK = (
     .then(Role.STATS, lambda server: server.stats)
     # next, so that what is logged is what the caller gets
     .then(Role.ACCESS_LOG, lambda server: server.record)
+    # around all answers, also those that clearContext makes anew
+    .then(Role.STRICT_TRANSPORT, lambda server: strict_transport(server.config))
     # before anybody believes a header of the caller, and around every answer made here
     .then(Role.CLEAR_CONTEXT, lambda server: ClearContext() if server.config.clear_context else None)
+    # these cost nothing and need no place among the requests under way
+    .then(Role.REDIRECT, lambda server: redirect_to_https(server.config))
+    .then(Role.SERVER_NAME, lambda server: check_server_name(server.config))
     # before any work is spent on what is rejected
     .then(Role.CONCURRENCY_LIMIT, lambda server: server.limit)
     # counts from the arrival
@@ -87,10 +106,15 @@ SERVER_STACK = (
         Role.TIMESTAMP,
         lambda server: Timestamp(server.config.timestamp_header, server.shared.now) if server.config.timestamp_header else None,
     )
+    # first what is not to be believed goes, a Forwarded of the caller's included, then our own is added
+    .then(Role.X_FORWARDED, lambda server: _x_forwarded(server.config))
     .then(Role.FORWARDED, lambda server: _forwarded(server))
-    .then(Role.X_FORWARDED, lambda server: _x_forwarded(server.config.x_forwarded_headers))
-    # innermost: local dtabs, which identification and binding use
+    # local dtabs, which identification and binding use
     .then(Role.CONTEXT, lambda server: _context(server.shared))
+    # innermost: after what the caller says of its identity was forgotten
+    .then(Role.CLIENT_ID, lambda server: client_id(server.config))
+    # next to the identifier, which gives a tunnel its name
+    .then(Role.CONNECT, lambda server: server.connect)
 )
 
 
@@ -126,6 +150,7 @@ class BoundLevel:
     residual: Path
     stats: AttemptStats
     attempt_timeout: float | None
+    strips_context: bool
     shared: Shared
 
 
@@ -137,7 +162,7 @@ BOUND_STACK = (
     .then(Role.TIMEOUT, lambda bound: _bound_timeout(bound))
     .then(Role.AUTHORITY, lambda bound: Authority(bound.client.authority) if bound.client.authority else None)
     # innermost: what the service sees is what was decided
-    .then(Role.DESTINATION, lambda bound: Destination(bound.name, bound.client.id, bound.residual, _bits(bound.shared)))
+    .then(Role.DESTINATION, lambda bound: _destination(bound))
 )
 
 
@@ -156,6 +181,12 @@ def _bound_timeout(bound: BoundLevel) -> AttemptTimeout | None:
     return AttemptTimeout(shared.wheel, shared.clock, seconds) if seconds else None
 
 
+def _destination(bound: BoundLevel) -> Destination | StripContext:
+    if bound.strips_context:
+        return StripContext()
+    return Destination(bound.name, bound.client.id, bound.residual, _bits(bound.shared))
+
+
 def _context(shared: Shared) -> ServerContext:
     deadlines = Deadlines(shared.wheel, shared.now)
     return ServerContext(_bits(shared), shared.runtime.random.getrandbits(32), deadlines.start)
@@ -165,8 +196,11 @@ def _bits(shared: Shared) -> Callable[[], int]:
     return partial(shared.runtime.random.getrandbits, 64)
 
 
-def _x_forwarded(mode: str) -> XForwarded | None:
-    return None if mode == "pass" else XForwarded(replace=mode == "replace", scheme=b"http")
+def _x_forwarded(config: HttpServerConfig) -> XForwarded | TrustedForwarders | None:
+    mode, scheme = config.x_forwarded_headers, b"http" if config.tls is None else b"https"
+    if config.trusted_forwarders:
+        return TrustedForwarders(Networks(config.trusted_forwarders), scheme=scheme, passes=mode == "pass")
+    return None if mode == "pass" else XForwarded(replace=mode == "replace", scheme=scheme)
 
 
 def _forwarded(server: ServerLevel) -> Forwarded | None:

@@ -16,11 +16,13 @@ from meshgw.telemetry.metrics import Metrics
 class ServicePolicy:
     """Judges outcomes and says whether another attempt is allowed."""
 
-    __slots__ = ("_exhausted", "_total", "budget", "classify", "per_request", "waits")
+    __slots__ = ("_exhausted", "_total", "budget", "classify", "per_request", "sure_below", "waits")
 
-    def __init__(self, classify: Callable[[Exchange], Any], budget: RetryBudget, waits: Waits, metrics: Metrics) -> None:
-        """``metrics`` is the service's scope."""
-        self.classify, self.budget, self.waits = classify, budget, waits
+    def __init__(
+        self, classify: Callable[[Exchange], Any], budget: RetryBudget, waits: Waits, metrics: Metrics, *, sure_below: int = 0
+    ) -> None:
+        """``metrics`` is the service's scope. Answers of a status below ``sure_below`` are successes; the classifier judges the others."""
+        self.classify, self.budget, self.waits, self.sure_below = classify, budget, waits, sure_below
         retries = metrics.scope("retries")
         self._total, self._exhausted = retries.counter("total"), retries.counter("budget_exhausted")
         self.per_request = retries.histogram("per_request")

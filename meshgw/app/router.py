@@ -25,7 +25,7 @@ from meshgw.core.live import Ok, current
 from meshgw.core.stack import Pipeline
 from meshgw.core.timers import Timer, Wheel
 from meshgw.errors import Unbound
-from meshgw.filters.stats import AttemptStats
+from meshgw.filters.stats import AttemptStats, Tally
 from meshgw.kinds import Interpreter
 from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
@@ -40,11 +40,11 @@ _log = Logger()
 class Choice:
     """One leaf of a route: the pipeline of its bound level, its client, and the hold on it."""
 
-    __slots__ = ("client", "pipeline", "stats")
+    __slots__ = ("client", "pipeline", "stats", "tally")
 
-    def __init__(self, client: BoundClient, pipeline: Pipeline, stats: AttemptStats) -> None:
-        """``stats`` is among the pipeline's filters; requeues count there as attempts of their own."""
-        self.client, self.pipeline, self.stats = client, pipeline, stats
+    def __init__(self, client: BoundClient, pipeline: Pipeline, stats: AttemptStats, tally: Tally) -> None:
+        """``stats`` is the pipeline's; requeues count there as attempts of their own. ``tally`` counts ordinary requests."""
+        self.client, self.pipeline, self.stats, self.tally = client, pipeline, stats, tally
 
 
 class BoundEntry:
@@ -133,7 +133,7 @@ class RouterCaches:
             capacity=limits.clients,
             idle_seconds=idle,
             clock=clock,
-            build=lambda id: parts.client(id, resume),
+            build=self._build_client,
             close=_reap,
             counters=CacheCounters(lambda name: scope.counter("client", name)),
         )
@@ -244,6 +244,20 @@ class RouterCaches:
         hold.value.follow(bound.addr)
         return BoundEntry(bound, hold)
 
+    def _build_client(self, id: Path) -> BoundClient:
+        client = self._parts.client(id, resume)
+        client.on_authority = self._rebuild
+        return client
+
+    def _rebuild(self, client: BoundClient) -> None:
+        """What the stacks of this client's choices are built from has changed; whoever waits for its addresses passes the new ones."""
+        waiters = list(client.waiters)
+        for route in {*self.routes.values(), *(ex.route for ex in waiters)}:
+            if route.choices is not None and client in _clients(route.choices):
+                route.rebuild()
+        for ex in waiters:
+            ex.walk.rebound(ex)
+
     # --- releasing
 
     @property
@@ -295,10 +309,18 @@ def _rank(route: Route) -> tuple[bool, float]:
     return (route.phase is Phase.READY, route.used)
 
 
-def _changed(route: Route) -> None:
+def _changed(route: Route, before: Choices[Choice] | None) -> None:
     waiters, route.waiters = route.waiters, []
     for ex in waiters:
         ex.walk.route_changed(ex)
+    if before is not None:
+        left = _clients(before) - (set() if route.choices is None else _clients(route.choices))
+        for ex in [ex for client in left for ex in client.waiters if ex.route is route]:  # what they wait for may never come
+            ex.walk.rebound(ex)
+
+
+def _clients(choices: Choices[Choice]) -> set[BoundClient]:
+    return {choice.client for _, choice in choices.items if choice is not None}
 
 
 def resume(waiters: list[Exchange]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from meshgw.core.transport import Connection
+from meshgw.core.stream import Stream
 from meshgw.telemetry.metrics import Metrics
 
 
@@ -18,7 +18,7 @@ class Traffic:
     def __init__(self, metrics: Metrics, clock: Callable[[], float]) -> None:
         """``metrics`` is the scope of a server or client."""
         self._clock = clock
-        self._open: dict[Connection, float] = {}
+        self._open: dict[Stream, float] = {}
         self._received = self._sent = 0
         self._connects, self._closes = metrics.counter("connects"), metrics.counter("closes")
         self._duration, self._requests = metrics.histogram("connection_duration"), metrics.histogram("connection_requests")
@@ -32,12 +32,12 @@ class Traffic:
         """Open connections."""
         return len(self._open)
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: Stream) -> None:
         """A connection began."""
         self._connects.incr()
         self._open[connection] = self._clock()
 
-    def closed(self, connection: Connection, requests: int) -> None:
+    def closed(self, connection: Stream, requests: int) -> None:
         """It ended, after so many requests."""
         began = self._open.pop(connection, None)
         if began is None:

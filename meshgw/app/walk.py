@@ -13,12 +13,14 @@ from meshgw.app.attempt import BOUND, ENDPOINT, PATH, SERVER, Attempts, Routes, 
 from meshgw.app.replies import ErrorReplies
 from meshgw.bind.route import Route
 from meshgw.core.exchange import Exchange, Upstream
-from meshgw.core.stack import EndHook, Pipeline, Reply, ResponseHook, Wait, reply_headers
+from meshgw.core.stack import Pipeline, Reply, ResponseHook, Wait, reply_headers
 from meshgw.core.timers import Wheel
 from meshgw.errors import CallerGone, DeadlineExceeded, MeshError, Refused
 from meshgw.filters.classify import NON_RETRYABLE_FAILURE, RETRYABLE_FAILURE, SUCCESS
 from meshgw.identify.request import unidentified
 from meshgw.kinds import Identifier
+from meshgw.telemetry.histogram import bucket_of
+from meshgw.telemetry.outcomes import Outcomes
 from meshgw.wire.headers import Headers
 
 __all__ = ["BOUND", "ENDPOINT", "PATH", "SERVER", "Routes", "Walk"]
@@ -42,40 +44,60 @@ class Walk(Attempts):
         clock: Callable[[], float],
         random: Callable[[], float],
         binding_timeout: float,
-        begin_stats: EndHook | None = None,
+        outcomes: Outcomes,
     ) -> None:
-        """``begin_stats`` counts the beginning of a request whose head could not be read. Times are seconds."""
+        """``outcomes`` counts the requests of the server. Times are seconds."""
         super().__init__(routes=routes, wheel=wheel, clock=clock, random=random, binding_timeout=binding_timeout)
-        self._begin_stats = begin_stats
+        self._outcomes, self._cells = outcomes, outcomes.cells
         self._server, self._identify = server, identifier.identify
         self._cache, self._replies = cache, replies
 
     # --- down
 
     def begin(self, ex: Exchange) -> None:
-        """A head was read: run the server stack, identify, run the path stack. Plug-in defects end in a 500, not in a hung request."""
-        pipeline, level = self._server, SERVER
+        """A head was read: run the server stack, identify, enter the route. Plug-in defects end in a 500, not in a hung request."""
         hook: Callable[[Exchange], Any] | None = None
+        self._outcomes.started += 1
         try:
-            for hook in pipeline.requests:
+            for hook in self._server.requests:
                 reply = hook(ex)
                 if reply is not None:
-                    self.answer_early(ex, reply, SERVER, pipeline, hook)
+                    self.answer_early(ex, reply, SERVER, self._server, hook)
                     return
             hook = None
             ex.depth = SERVER
             name = self._identify(ex)
-            if isinstance(name, str):
-                self.fail(ex, unidentified(ex, name))
-                return
-            ex.name = name
             route = self._cache.get(name if ex.dtab is None else (name, ex.dtab))
             if route is None:
+                if isinstance(name, str):
+                    self.fail(ex, unidentified(ex, name))
+                    return
                 route = self._routes.bind(name, ex.dtab)
-            route.used = ex.arrived
+            ex.name, ex.route = name, route  # type: ignore[assignment]  # a reason is no key of the cache
+            route.used = ex.attempt_started = ex.arrived
             route.in_flight += 1
-            ex.route = route
-            pipeline, level = route.pipeline, PATH
+        except Exception as error:  # noqa: BLE001 - the rim around filters and identifiers, which plug-ins provide
+            self._broke_off(ex, error, SERVER, self._server, hook)
+        else:
+            self._enter(ex, route)
+
+    def _enter(self, ex: Exchange, route: Route) -> None:
+        """Count the request, run the path stack, and make the first attempt."""
+        pipeline = route.pipeline
+        choices = route.choices
+        bound = None if choices is None else choices.only
+        hook: Callable[[Exchange], Any] | None = None
+        if bound is None:
+            if pipeline.stats is not None:
+                pipeline.stats.on_request(ex)
+        else:  # where it leads is settled: until something else turns up it is an ordinary request
+            ex.tally = tally = bound.tally
+            tally.started += 1
+            if ex.arrived >= tally.until:
+                tally.turn(ex.arrived)
+            tally.retries.requests += 1
+            tally.requeues.requests += 1
+        try:
             for hook in pipeline.requests:
                 reply = hook(ex)
                 if reply is not None:
@@ -84,15 +106,20 @@ class Walk(Attempts):
             hook = None
             ex.depth = PATH
             ex.base = len(ex.headers.lines)
-            ex.attempt_started = ex.arrived
-            self._choose(ex)
-        except MeshError as error:
-            if hook is not None:
-                self._stop_at(ex, level, pipeline, hook)
+            if bound is None:
+                self._choose(ex)
+            else:
+                self._attempt(ex, bound)
+        except Exception as error:  # noqa: BLE001 - as in begin
+            self._broke_off(ex, error, PATH, pipeline, hook)
+
+    def _broke_off(self, ex: Exchange, error: Exception, level: int, pipeline: Pipeline, hook: Callable[[Exchange], Any] | None) -> None:
+        """Something raised, ``hook`` if it is given: an error is answered, anything else is a defect."""
+        if hook is not None:
+            self._stop_at(ex, level, pipeline, hook)
+        if isinstance(error, MeshError):
             self.fail(ex, error)
-        except Exception:  # noqa: BLE001 - the rim around filters and identifiers, which plug-ins provide
-            if hook is not None:
-                self._stop_at(ex, level, pipeline, hook)
+        else:
             self.defect(ex)
 
     def resume(self, ex: Exchange, reply: Reply | None) -> None:
@@ -108,11 +135,7 @@ class Walk(Attempts):
             try:
                 answer = following(ex)
             except Exception as error:  # noqa: BLE001 - as in begin
-                self._stop_at(ex, PATH, pipeline, following)
-                if isinstance(error, MeshError):
-                    self.fail(ex, error)
-                else:
-                    self.defect(ex)
+                self._broke_off(ex, error, PATH, pipeline, following)
                 return
             if answer is not None:
                 self.answer_early(ex, answer, PATH, pipeline, following)
@@ -143,18 +166,15 @@ class Walk(Attempts):
 
     # --- up
 
-    def answered(self, ex: Exchange, body: bytes, *, done: bool) -> None:
+    def answered(self, ex: Exchange, body: bytes, done: bool) -> None:
         """The answer's head came: judge it, then run the response hooks from inside out and hand it to the caller."""
         try:
             policy = ex.route.policy
-            ex.verdict = verdict = policy.classify(ex)
-            if verdict is not SUCCESS:
-                if NACK in ex.response.seen and self._may_requeue(ex):
-                    self.abandon(ex)
-                    self._requeue(ex, None)
-                    return
-                if verdict is RETRYABLE_FAILURE and policy.may_retry():
-                    self.retry(ex)
+            if ex.status < policy.sure_below:
+                ex.verdict = SUCCESS
+            else:
+                ex.verdict = policy.classify(ex)
+                if ex.verdict is not SUCCESS and self._again_instead(ex):
                     return
             for hook in ex.bound.pipeline.responses:
                 reply = hook(ex)
@@ -172,7 +192,19 @@ class Walk(Attempts):
             self.abandon(ex)
             self.defect(ex)
             return
-        ex.caller.respond(ex, body, done=done)
+        ex.caller.respond(ex, body, done)
+
+    def _again_instead(self, ex: Exchange) -> bool:
+        """The answer is a failure: whether the request is sent again instead of passing it on."""
+        policy = ex.route.policy
+        if NACK in ex.response.seen and self._may_requeue(ex):
+            self.abandon(ex)
+            self._requeue(ex, None)
+            return True
+        if ex.verdict is RETRYABLE_FAILURE and policy.may_retry():
+            self.retry(ex)
+            return True
+        return False
 
     def _instead(self, ex: Exchange, reply: Reply) -> bytes:
         """A filter answers in the endpoint's place: what follows of its answer is not wanted."""
@@ -213,7 +245,7 @@ class Walk(Attempts):
             if other is not None:
                 self._take(ex, other)
                 reply = other
-        ex.caller.respond(ex, reply.body, done=True)
+        ex.caller.respond(ex, reply.body, True)
 
     def _take(self, ex: Exchange, reply: Reply) -> None:
         """Make the reply the exchange's answer."""
@@ -225,9 +257,8 @@ class Walk(Attempts):
     def refuse(self, ex: Exchange, error: MeshError) -> None:
         """Answer a head that could not be read; it counts as a request of the server's scope."""
         ex.depth = SERVER
-        ex.partial = self._server.ends_after_stats
-        if self._begin_stats is not None:
-            self._begin_stats(ex)
+        ex.partial = self._server.log_ends
+        self._outcomes.started += 1
         self.fail(ex, error)
 
     def expired(self, ex: Exchange, error: MeshError) -> None:
@@ -256,7 +287,7 @@ class Walk(Attempts):
         self.finish(ex)
 
     def finish(self, ex: Exchange) -> None:
-        """The exchange is over, once: run the end hooks of every level passed, from inside out."""
+        """The exchange is over, once: account for every level passed and run its end hooks, from inside out."""
         if ex.timer is not None:
             self._clear_timer(ex)
         if ex.deadline_timer is not None:
@@ -266,19 +297,61 @@ class Walk(Attempts):
             return
         if ex.upstream is not None:
             self.abandon(ex)
-        self.account(ex, since=ex.arrived)
-        partial, route = ex.partial, ex.route
+        route, partial = ex.route, ex.partial
         if route is not None:
             route.in_flight -= 1
         try:
-            if depth >= BOUND:
-                self.end_attempt(ex, depth, partial)
-            if depth >= PATH:
-                for hook in route.pipeline.ends if partial is None or depth > PATH else partial:
-                    hook(ex)
+            if ex.tally is not None and ex.error is None and not ex.attempts:
+                self._end_ordinary(ex, route)
+            else:
+                self._end_levels(ex, depth)
+            outcome = ex.outcome
+            cell = self._cells.get(outcome) or self._outcomes.cell(outcome)
+            cell.count += 1
+            cell.sum += ex.micros
+            cell.buckets[ex.bucket] += 1
             for hook in self._server.ends if partial is None or depth > SERVER else partial:
                 hook(ex)
         except Exception:  # noqa: BLE001 - an end hook must not raise; one of a plug-in that does must not cost the connection
             log.failure("defect while accounting for {method} {target}", method=ex.method, target=ex.target)
         if route is not None and route.is_oneshot and not route.in_flight:
             self._routes.drop(route)
+
+    def _end_ordinary(self, ex: Exchange, route: Route) -> None:
+        """One attempt, and an answer: counted once for all levels but the server's."""
+        tally, ex.tally = ex.tally, None
+        ex.ended = ended = self._clock()
+        ex.micros = micros = int((ended - ex.arrived) * 1e6)
+        ex.bucket = bucket = bucket_of(micros)
+        is_success = ex.verdict is SUCCESS
+        ex.outcome = outcome = ex.status if is_success else -ex.status
+        cell = tally.cells.get(outcome) or tally.cell(outcome)
+        cell.count += 1
+        cell.sum += micros
+        cell.buckets[bucket] += 1
+        bound, node = ex.bound, ex.node
+        node.load -= 1
+        client = bound.client
+        if client.on_end is not None:
+            client.on_end(node, ended - ex.arrived, not is_success)
+        breaker = node.endpoint.breaker
+        if breaker is not None and not (is_success and breaker.is_calm):
+            node.endpoint.ended(ex)
+        for hook in bound.pipeline.ends:
+            hook(ex)
+        for hook in route.pipeline.ends:
+            hook(ex)
+
+    def _end_levels(self, ex: Exchange, depth: int) -> None:
+        """Any end: the attempt under way, then the logical name's level, as far as they were reached."""
+        self._count_apart(ex, attempted=depth >= BOUND)
+        self.account(ex, since=ex.arrived)
+        partial = ex.partial
+        if depth >= BOUND:
+            self.end_attempt(ex, depth, partial)
+        if depth >= PATH:
+            pipeline = ex.route.pipeline
+            for hook in pipeline.ends if partial is None or depth > PATH else partial:
+                hook(ex)
+            if pipeline.stats is not None:
+                pipeline.stats.on_end(ex)

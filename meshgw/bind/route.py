@@ -109,9 +109,11 @@ class Route:
         *,
         choose: Callable[[NameTree[Bound]], Choices[Any]],
         release: Callable[[NameTree[Bound]], None],
-        on_change: Callable[[Route], None],
+        on_change: Callable[[Route, Choices[Any] | None], None],
     ) -> None:
-        """``policy`` is the walk's business. ``choose`` holds what a tree leads to and ``release`` lets it go."""
+        """``policy`` is the walk's business. ``choose`` holds what a tree leads to and ``release`` lets it go; ``on_change`` is also
+        given the choices before.
+        """
         self.name, self.dtab, self.pipeline, self.policy = name, dtab, pipeline, policy
         self._choose, self._release, self._on_change = choose, release, on_change
         self.phase = Phase.PENDING
@@ -137,20 +139,28 @@ class Route:
             if self.phase in (Phase.PENDING, Phase.FAILED):
                 error = state.error
                 self.error = error if isinstance(error, MeshError) else NamerError(detail=str(error) or type(error).__name__)
-                self._enter(Phase.FAILED)
+                self._enter(Phase.FAILED, None)
             return
         old, tree = self.tree, state.value
         if old is not None and old == tree:
             return
+        before = self.choices
         choices = None if isinstance(tree, (Neg, Fail, Empty)) else self._choose(tree)
         self.choices, self.tree, self.error = choices, tree, None
         if old is not None and not isinstance(old, (Neg, Fail, Empty)):
             self._release(old)
-        self._enter(Phase.UNBOUND if choices is None else Phase.READY)
+        self._enter(Phase.UNBOUND if choices is None else Phase.READY, before)
 
-    def _enter(self, phase: Phase) -> None:
+    def _enter(self, phase: Phase, before: Choices[Any] | None) -> None:
         self.phase = phase
-        self._on_change(self)
+        self._on_change(self, before)
+
+    def rebuild(self) -> None:
+        """Make the choices again from the same tree, as something else that they are made of has changed."""
+        tree = self.tree
+        if tree is not None and self.choices is not None:
+            self.choices = self._choose(tree)
+            self._release(tree)
 
     def close(self) -> None:
         """Stop following and let everything go."""

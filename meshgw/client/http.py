@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from meshgw.core.exchange import UNKNOWN_LENGTH, Exchange
-from meshgw.core.transport import Connection
+from meshgw.core.stream import Stream
 from meshgw.errors import BadResponse, UpstreamClosed
 from meshgw.wire.http1 import (
     CHUNKED,
@@ -18,11 +18,11 @@ from meshgw.wire.http1 import (
     ChunkedBody,
     CloseBody,
     FixedBody,
-    ResponseHead,
     ResponseTable,
     chunk,
     last_chunk,
-    parse_response,
+    read_response,
+    upgrade_of,
 )
 
 _BEGINNING = b"HTTP/1."
@@ -76,7 +76,7 @@ class HttpClient:
         *("born", "idle_since", "name"),
     )
 
-    def __init__(self, connection: Connection, parameters: ClientParameters, pool: Pool, name: str) -> None:
+    def __init__(self, connection: Stream, parameters: ClientParameters, pool: Pool, name: str) -> None:
         self._connection, self._p, self._pool, self.name = connection, parameters, pool, name
         self._ex: Exchange | None = None
         self._state = _IDLE
@@ -89,7 +89,7 @@ class HttpClient:
         connection.receiver = self
 
     @property
-    def connection(self) -> Connection:
+    def connection(self) -> Stream:
         """What it speaks over."""
         return self._connection
 
@@ -111,14 +111,29 @@ class HttpClient:
         self._state = _AWAITING_HEAD
         self._used += 1
         self._interim = 0
-        head = [ex.method + b" " + ex.target + b" HTTP/" + ex.version, *ex.headers.lines]
-        self._chunked = False
-        if ex.length:
-            if ex.length == UNKNOWN_LENGTH:
-                head.append(b"Transfer-Encoding: chunked")
-                self._chunked = True
-            elif b"content-length" not in ex.headers.seen:
-                head.append(b"Content-Length: %d" % ex.length)
+        if ex.length or ex.upgrade is not None:
+            self._send_with_more(ex)
+            return
+        self._sent = True
+        line = ex.line if ex.line and ex.target is ex.line_target else ex.request_line()
+        self._connection.write(b"\r\n".join([line, *ex.headers.lines, b"", b""]))
+
+    def _begin(self, ex: Exchange) -> None:
+        """An exchange begins without a body; nothing was sent yet."""
+        self._ex = ex
+        self._state = _AWAITING_HEAD
+        self._used += 1
+        self._interim = 0
+        self._sent = True
+
+    def _send_with_more(self, ex: Exchange) -> None:
+        """Send a head after which a body or another protocol is to come."""
+        head = [ex.request_line(), *ex.headers.lines]
+        self._chunked = ex.length == UNKNOWN_LENGTH
+        if self._chunked:
+            head.append(b"Transfer-Encoding: chunked")
+        elif ex.length and b"content-length" not in ex.headers.seen:
+            head.append(b"Content-Length: %d" % ex.length)
         if ex.upgrade is not None:
             head.append(b"Connection: Upgrade")
             head.append(b"Upgrade: " + ex.upgrade)
@@ -166,11 +181,38 @@ class HttpClient:
 
     def data_received(self, data: bytes) -> None:
         """See :class:`meshgw.core.transport.Receiver`."""
-        if self._state == _AWAITING_HEAD:
-            if self._buffer:
-                data = self._buffer + data
-            self._read_head(data)
-        elif self._state == _READING_BODY:
+        ex = self._ex
+        if self._state != _AWAITING_HEAD or ex is None:
+            self._received_more(data)
+            return
+        if self._buffer:
+            data = self._buffer + data
+        end = data.find(b"\r\n\r\n")
+        if end < 0 or end > self._p.max_headers:
+            self._wait_for_more(data, end)
+            return
+        try:
+            keep = read_response(data[:end], self._p.table, ex.method, ex)
+        except ValueError as error:
+            self._broken(str(error))
+            return
+        rest = data[end + 4 :]
+        self._buffer = b""
+        if ex.status < 200:
+            self._interim_answer(ex, data, rest)
+            return
+        self._keep = keep and ex.version == b"1.1"
+        length = ex.response_length
+        if length != len(rest) or (self._p.max_body is not None and length > self._p.max_body):
+            self._begin_body(ex, length, rest)
+            return
+        self._free(b"")  # the whole answer is here: give the connection back first, so that the next request can have it
+        ex.upstream = None
+        ex.walk.answered(ex, rest, True)
+
+    def _received_more(self, data: bytes) -> None:
+        """Bytes that come outside of an answer's head."""
+        if self._state == _READING_BODY:
             self._read_body(data)
         elif self._state == _TUNNEL and self._ex is not None:
             caller = self._ex.caller
@@ -180,42 +222,13 @@ class HttpClient:
         else:
             self._connection.close_now()  # an endpoint that talks before it is asked cannot be trusted with the next request
 
-    def _read_head(self, data: bytes) -> None:
-        ex = self._ex
-        assert ex is not None
-        end = data.find(b"\r\n\r\n")
-        if end < 0:
-            self._buffer = data
-            if not data.startswith(_BEGINNING[: len(data)]):
-                self._broken("not an HTTP/1.x response")
-            elif len(data) - 3 > self._p.max_headers:  # up to three bytes may be of the final empty line
-                self._broken(f"header section longer than {self._p.max_headers} bytes (maxHeadersKB)")
-            return
-        if end > self._p.max_headers:
+    def _wait_for_more(self, data: bytes, end: int) -> None:
+        """The head is not complete, or too long (``end`` is its size then)."""
+        self._buffer = data
+        if end < 0 and not data.startswith(_BEGINNING[: len(data)]):
+            self._broken("not an HTTP/1.x response")
+        elif end >= 0 or len(data) - 3 > self._p.max_headers:  # up to three bytes may be of the final empty line
             self._broken(f"header section longer than {self._p.max_headers} bytes (maxHeadersKB)")
-            return
-        try:
-            head = parse_response(data[:end], self._p.table, ex.method)
-        except ValueError as error:
-            self._broken(str(error))
-            return
-        rest = data[end + 4 :]
-        self._buffer = b""
-        if head.status < 200:
-            self._interim_answer(ex, head, rest)
-            return
-        ex.status, ex.response = head.status, head.headers
-        ex.status_line = head.line if head.version == b"1.1" else b"HTTP/1.1" + head.line[8:]
-        self._keep = head.keep_alive and ex.version == b"1.1"
-        length = head.length
-        if length == 0:
-            ex.response_length = 0
-            self._complete(ex, b"", rest)
-        elif length > 0 and len(rest) == length and (self._p.max_body is None or length <= self._p.max_body):
-            ex.response_length = length
-            self._complete(ex, rest, b"")
-        else:
-            self._begin_body(ex, length, rest)
 
     def _begin_body(self, ex: Exchange, length: int, rest: bytes) -> None:
         limit = self._p.max_body
@@ -242,26 +255,33 @@ class HttpClient:
             ex.answer_trailers = body.trailers  # not the request's, which are sent again with a retry
             self._complete(ex, payload, body.rest)
         else:
-            ex.walk.answered(ex, payload, done=False)
+            ex.walk.answered(ex, payload, False)
             self._hold(ex)
 
-    def _interim_answer(self, ex: Exchange, head: ResponseHead, rest: bytes) -> None:
-        if head.status == 101:
-            if ex.upgrade is None or head.upgrade is None:
+    def _interim_answer(self, ex: Exchange, data: bytes, rest: bytes) -> None:
+        """The head at the beginning of ``data`` is that of an interim answer; ``rest`` comes after it."""
+        if ex.status == 101:
+            protocol = upgrade_of(ex.response) if data.startswith(b"HTTP/1.1") else None
+            if ex.upgrade is None or protocol is None:
+                ex.status = 0
                 self._broken("101 Switching Protocols without having been asked to switch")
                 return
-            ex.status, ex.response, ex.status_line = 101, head.headers, head.line
-            ex.upgrade = head.upgrade
-            self._state = _TUNNEL
-            ex.walk.switched(ex, self, rest)
+            ex.upgrade = protocol
+            self._switch(ex, rest)
             return
+        ex.status = 0
         self._interim += 1
         if self._interim > MOST_INTERIM:
             self._broken(f"more than {MOST_INTERIM} interim answers")
             return
-        ex.walk.informed(ex, head.line, head.headers)
+        ex.walk.informed(ex, ex.status_line, ex.response)
         if rest and self._ex is ex:
-            self._read_head(rest)
+            self.data_received(rest)
+
+    def _switch(self, ex: Exchange, rest: bytes) -> None:
+        """From now on bytes are passed on as they come; ``rest`` are the first."""
+        self._state = _TUNNEL
+        ex.walk.switched(ex, self, rest)
 
     def _read_body(self, data: bytes) -> None:
         ex, body = self._ex, self._body
@@ -288,12 +308,13 @@ class HttpClient:
             self._hold(ex)
 
     def _complete(self, ex: Exchange, payload: bytes, rest: bytes) -> None:
-        """The whole answer is here: give the connection back first, so that the next request can have it."""
+        """The end of the answer came with its beginning; ``rest`` is not of it."""
         self._free(rest)
         ex.upstream = None
-        ex.walk.answered(ex, payload, done=True)
+        ex.walk.answered(ex, payload, True)
 
     def _free(self, rest: bytes) -> None:
+        """Nothing is under way any more: give the connection back, or close it if it cannot be used again."""
         self._ex = self._body = None
         self._state = _IDLE
         if self._keep and self._sent and not rest:

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import attrs
 
 from meshgw.client.http import IDEMPOTENT, ClientParameters, HttpClient
 from meshgw.core.address import Address
-from meshgw.core.connecting import Connecting
+from meshgw.core.connecting import Connecting, Dial, Dialing
 from meshgw.core.exchange import Exchange
 from meshgw.core.reactor import Poller
+from meshgw.core.stream import Stream
 from meshgw.core.timers import Timer, Wheel
-from meshgw.core.transport import Connection, SocketOptions
-from meshgw.errors import ConnectFailed, TooManyWaiters
+from meshgw.core.transport import SocketOptions
+from meshgw.errors import ConnectFailed, MeshError, TooManyWaiters
 
 
 @attrs.frozen(kw_only=True)
@@ -42,15 +44,15 @@ class PoolLimits:
 class PoolStats(Protocol):
     """What the pool counts, for all endpoints of a bound name."""
 
-    def connected(self, seconds: float, connection: Connection) -> None:
+    def connected(self, seconds: float, connection: Stream) -> None:
         """A connection was established."""
         ...
 
-    def connect_failed(self, seconds: float, reason: str) -> None:
+    def connect_failed(self, seconds: float, reason: str | MeshError) -> None:
         """A connection could not be established."""
         ...
 
-    def disconnected(self, connection: Connection, requests: int) -> None:
+    def disconnected(self, connection: Stream, requests: int) -> None:
         """An established connection ended, after so many requests."""
         ...
 
@@ -60,6 +62,10 @@ class PoolStats(Protocol):
 
     def refused(self) -> None:
         """A request found pool and queue full."""
+        ...
+
+    def missed(self) -> None:
+        """A connect failed whose request had been served elsewhere meanwhile, so that it counts nowhere else."""
         ...
 
 
@@ -79,19 +85,24 @@ class Pool:
         "_clients",
         "_clock",
         "_connecting",
+        "_dial",
         "_idle",
         "_idle_limit",
+        "_is_simple",
         "_limits",
+        "_make_client",
         "_node",
+        "_overtaken",
         "_parameters",
         "_poller",
+        "_prelude",
         "_retired",
         "_stats",
         "_sweep",
         "_waiters",
         "_was_full",
         "_wheel",
-        "name",
+        *("name", "on_connect"),
     )
 
     def __init__(
@@ -104,13 +115,22 @@ class Pool:
         poller: Poller,
         wheel: Wheel,
         clock: Callable[[], float],
+        prelude: bytes = b"",
+        dial: Dial | None = None,
+        make_client: Callable[[Stream, ClientParameters, Pool, str], HttpClient] = HttpClient,
     ) -> None:
-        self._address, self._limits, self._parameters = address, limits, parameters
+        """``prelude`` is what each connection begins with, before TLS; ``make_client`` gives its protocol, ``dial`` the way to connect."""
+        self._dial: Dial = dial or partial(Connecting, poller, wheel)
+        self._make_client = make_client
+        self.on_connect: Callable[[], object] | None = None
+        """Told when a connect begins."""
+        self._overtaken = 0
+        self._address, self._limits, self._parameters, self._prelude = address, limits, parameters, prelude
         self._stats, self._poller, self._wheel, self._clock = stats, poller, wheel, clock
         self.name = address.show()
         self._idle: list[HttpClient] = []
         self._clients: set[HttpClient] = set()
-        self._connecting: set[Connecting] = set()
+        self._connecting: set[Dialing] = set()
         self._waiters: deque[Exchange] = deque()
         self._retired = False
         self._sweep: Timer | None = None
@@ -118,6 +138,7 @@ class Pool:
         self._was_full = False
         times = [time for time in (limits.idle_time, limits.session_idle, limits.session_life) if time is not None]
         self._idle_limit = min(times) if times else None
+        self._is_simple = not times  # connections may come and go without a look at the time, or at who watches
 
     # --- figures
 
@@ -142,6 +163,16 @@ class Pool:
         return len(self._waiters)
 
     @property
+    def connecting(self) -> int:
+        """Connects under way."""
+        return len(self._connecting)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the limits allow one more connection."""
+        return not self._retired and (self._limits.max_size is None or self.size < self._limits.max_size)
+
+    @property
     def is_available(self) -> bool:
         """Whether a request sent here has a chance: not retired, and not all connections and waiting places taken."""
         limits = self._limits
@@ -155,6 +186,7 @@ class Pool:
         """Tell ``node`` from now on whether all connections and waiting places are taken; only a pool with both limits can be full."""
         if self._limits.max_size is not None and self._limits.max_waiters is not None:
             self._node = node
+            self._is_simple = False
 
     def _tell(self) -> None:
         if self._node is not None:
@@ -170,6 +202,11 @@ class Pool:
 
         Raises :class:`TooManyWaiters`.
         """
+        if self._idle and self._is_simple and not ex.length and ex.method in IDEMPOTENT:
+            return self._idle.pop()
+        return self._acquire(ex)
+
+    def _acquire(self, ex: Exchange) -> HttpClient | None:
         limits = self._limits
         while self._idle:
             client = self._idle.pop()
@@ -203,32 +240,52 @@ class Pool:
             pass  # it was served or failed in the meantime
         self._tell()
 
-    def _connect(self) -> None:
-        began = self._clock()
+    def overtaken(self) -> Exchange | None:
+        """The longest waiting request, which is to be served elsewhere; None without one. What becomes of its connect is told then."""
+        if not self._waiters:
+            return None
+        self._overtaken += 1
+        return self._waiters[0]
 
-        def done(connection: Connection | None, reason: str) -> None:
+    def _end_overtaken(self, *, failed: bool) -> None:
+        self._overtaken -= 1
+        if failed and not self._waiters:
+            self._stats.missed()
+
+    def _connect(self, then: Callable[[], object] | None = None) -> None:
+        began = self._clock()
+        if self.on_connect is not None:
+            self.on_connect()
+
+        def done(connection: Stream | None, reason: str | MeshError) -> None:
             self._connecting.discard(attempt)
             self._tell()
             seconds = self._clock() - began
+            if self._overtaken:
+                self._end_overtaken(failed=connection is None)
             if connection is None:
                 self._stats.connect_failed(seconds, reason)
-                self._fail_one(reason)
+                self.connect_failed(reason)
             else:
                 self._stats.connected(seconds, connection)
-                client = HttpClient(connection, self._parameters, self, self.name)
+                client = self._make_client(connection, self._parameters, self, self.name)
                 client.born = self._clock()
                 self._clients.add(client)
                 connection.start()
                 self.released(client)
+                if then is not None:
+                    then()
 
-        attempt = Connecting(self._poller, self._wheel, done)
+        attempt = self._dial(done, self._prelude)
         self._connecting.add(attempt)
         attempt.start(self._address.host, self._address.port, self._limits.connect_timeout, SocketOptions())
 
-    def _fail_one(self, reason: str) -> None:
+    def connect_failed(self, reason: str | MeshError) -> None:
+        """No connection came of an attempt: the first waiter is told."""
         if self._waiters:
             ex = self._waiters.popleft()
-            ex.walk.connect_failed(ex, ConnectFailed(selected=self.name, reason=reason))
+            error = reason if isinstance(reason, MeshError) else ConnectFailed(selected=self.name, reason=reason)
+            ex.walk.connect_failed(ex, error)
         self._replace()
         self._tell()
 
@@ -242,7 +299,9 @@ class Pool:
 
     def released(self, client: HttpClient) -> None:
         """The connection is idle: serve the first waiter, or keep it."""
-        if self._waiters:
+        if self._is_simple and not self._waiters and not self._retired:
+            self._idle.append(client)
+        elif self._waiters:
             ex = self._waiters.popleft()
             ex.walk.connected(ex, client)
             self._tell()
@@ -286,9 +345,9 @@ class Pool:
         if self._idle and self._idle_limit is not None:
             self._sweep = self._wheel.after(self._idle_limit, self._close_idle)
 
-    def connect(self) -> None:
-        """Open one more connection that nobody waits for yet."""
-        self._connect()
+    def connect(self, then: Callable[[], object] | None = None) -> None:
+        """Open one more connection that nobody waits for yet; ``then`` is called once it serves or is idle, not when it fails."""
+        self._connect(then)
 
     def retire(self) -> None:
         """Close idle connections and those to come; requests under way or waiting finish."""

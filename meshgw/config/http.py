@@ -10,9 +10,16 @@ from typing import Any, ClassVar
 
 import attrs
 
+from meshgw.config.access import AccessControl
+from meshgw.config.connect import ConnectConfig
 from meshgw.config.document import Chosen, at_least, one_of, option
+from meshgw.config.edge import plain_path
+from meshgw.config.egress import EgressConfig
+from meshgw.config.https import Hsts, HttpsRedirect
+from meshgw.config.roles import ROLES
 from meshgw.config.router import RouterConfig, ServerConfig
 from meshgw.config.values import Port, header_name, roll_policy
+from meshgw.core.networks import Network
 
 
 @attrs.frozen(kw_only=True)
@@ -79,8 +86,58 @@ class HttpServerConfig(ServerConfig):
     x_forwarded_headers: str = option(
         default="pass",
         doc="`X-Forwarded-For`, `-Proto` and `-Host`: `pass` leaves the caller's as they are (Linkerd's way), `append` adds the "
-        "caller's address and sets the others where they are missing, `replace` believes nothing of the caller (meshgw's own option).",
+        "caller's address and sets the others where they are missing, `replace` believes nothing of the caller, and takes its `Forwarded` "
+        "away too (meshgw's own option).",
         check=one_of("pass", "append", "replace"),
+    )
+    trusted_forwarders: tuple[Network, ...] = option(
+        default=(),
+        doc="Networks of the proxies in front whose `X-Forwarded-*` and `Forwarded` fields are believed: theirs are passed on, or appended "
+        "to unless `xForwardedHeaders` is `pass`, and the access log shows the caller that they tell. Those of others are taken away, or "
+        "replaced (meshgw's own option).",
+        effective="xForwardedHeaders alone decides",
+    )
+    health_path: str | None = option(
+        default=None,
+        doc="Path that the listener answers itself for load balancers: 200, or 503 while it drains. Such requests are not routed and not "
+        "in the access log (meshgw's own option).",
+        check=plain_path,
+        effective="off",
+    )
+    connect: ConnectConfig | None = option(
+        default=None,
+        doc="Tunnels asked for by `CONNECT` (meshgw's own option); without it that method is answered 405.",
+        effective="off",
+    )
+    tunnel_idle_ms: int = option(
+        default=300_000,
+        doc="Milliseconds without a byte either way after which a tunnel, of CONNECT or Upgrade, is closed (meshgw's own option).",
+        check=at_least(1),
+    )
+    hsts: Hsts | None = option(
+        default=None, doc="Tell browsers to use nothing but HTTPS, on answers over TLS (meshgw's own option).", effective="off"
+    )
+    redirect_to_https: HttpsRedirect | None = option(
+        default=None,
+        doc="Send callers of this plaintext server to HTTPS, all but those of `healthPath` (meshgw's own option).",
+        effective="off",
+    )
+    check_server_name: bool | None = option(
+        default=None,
+        doc="Answer 421 where a request's Host is neither the name that its TLS connection asked for nor one of the certificate's "
+        "(meshgw's own option).",
+        effective="true where tls has sni, or by role ingress",
+    )
+    head_timeout_ms: int = option(
+        default=30_000,
+        doc="Milliseconds within which the head of a request must be complete, or up to a third more; then 408 (meshgw's own option).",
+        check=at_least(100),
+    )
+    body_timeout_ms: int = option(
+        default=300_000,
+        doc="Milliseconds that a body may stand still because of the caller, either way, or a little more; then 408, or the connection is "
+        "closed (meshgw's own option).",
+        check=at_least(100),
     )
     timestamp_header: str | None = option(
         default=None,
@@ -91,6 +148,12 @@ class HttpServerConfig(ServerConfig):
     max_call_depth: int = option(
         default=1000, doc="Most entries in a request's `Via` header; more are answered 400, since they mean a loop.", check=at_least(1)
     )
+
+    def __attrs_post_init__(self) -> None:
+        if self.redirect_to_https is not None and self.tls is not None:
+            raise ValueError("redirectToHttps is for plaintext servers, and this one has tls")
+        if self.tls is None and (self.hsts is not None or self.check_server_name):
+            raise ValueError(f"{'hsts' if self.hsts is not None else 'checkServerName'} means nothing on a server without tls")
 
 
 def _identifiers(value: Any) -> str | None:
@@ -122,6 +185,17 @@ class HttpRouterConfig(RouterConfig):
         one_or_more=True,
         check=_identifiers,
     )
+    role: str | None = option(
+        default=None,
+        doc="Where the router stands: `incoming` or `outgoing` beside a service, `ingress` or `egress` at the edge. It gives safe "
+        "defaults to options that are not written, see Security (meshgw's own option).",
+        check=one_of(*ROLES),
+        effective="none",
+    )
+    access_control: AccessControl | None = option(
+        default=None, doc="Who may call what (meshgw's own option).", effective="everybody everything"
+    )
+    egress: EgressConfig | None = option(default=None, doc="Networks that are not connected to (meshgw's own option).", effective="off")
     http_access_log: str | None = option(default=None, doc="File of the access log.", effective="off")
     http_access_log_roll_policy: str = option(
         default="never",

@@ -10,8 +10,10 @@ from typing import ClassVar
 
 import attrs
 
-from meshgw.config.document import Chosen, at_least, option
+from meshgw.config.document import Chosen, at_least, one_of, option
+from meshgw.config.edge import ProxyProtocol
 from meshgw.config.scoped import CLIENT_BLOCKS, GLOBAL, SERVICE_BLOCKS, ClientBlock, GlobalClient, GlobalService, ServiceBlock, Session
+from meshgw.config.tls import ServerTls, server_tls_notice
 from meshgw.config.values import Ip, Port
 from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
@@ -66,7 +68,11 @@ class ServerConfig:
     )
     server_session: Session = option(factory=Session, doc="How long connections of callers are kept.")
     socket_options: SocketOptions = option(factory=SocketOptions, doc="Options of the listener's sockets.")
-    later: ClassVar[Mapping[str, str]] = {"tls": "TLS", "announce": "announcing"}
+    proxy_protocol: ProxyProtocol | None = option(
+        default=None, doc="Take callers' addresses from the PROXY headers of load balancers (meshgw's own option).", effective="off"
+    )
+    tls: ServerTls | None = option(default=None, doc="TLS of the listener.", effective="off", notice=server_tls_notice)
+    later: ClassVar[Mapping[str, str]] = {"announce": "announcing"}
 
 
 @attrs.frozen(kw_only=True)
@@ -82,6 +88,12 @@ class RouterConfig:
         default=10000, doc="Milliseconds to resolve a name and connect to it for a request.", check=at_least(1)
     )
     binding_cache: BindingCache = option(factory=BindingCache, doc="Limits of the caches of names.")
+    processes: str = option(
+        default="shared",
+        doc="`own` gives this router a group of worker processes of its own, as many as `workers` says; `shared` serves it together "
+        "with the others.",
+        check=one_of("shared", "own"),
+    )
     interpreter: Chosen = option(doc="What resolves names.", kinds="interpreters", default_kind="default")
     client: ClientBlock = option(factory=GlobalClient, doc="Parameters of clients.", variants=CLIENT_BLOCKS, default_variant=GLOBAL)
     service: ServiceBlock = option(factory=GlobalService, doc="Parameters of services.", variants=SERVICE_BLOCKS, default_variant=GLOBAL)

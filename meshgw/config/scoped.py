@@ -11,8 +11,10 @@ from typing import ClassVar, Generic, TypeVar
 
 import attrs
 
-from meshgw.config.document import Chosen, at_least, between, option
+from meshgw.config.document import Chosen, at_least, between, one_of, option
+from meshgw.config.edge import NO_PROXY_PROTOCOL, PROXY_VERSIONS
 from meshgw.config.retries import BACKOFFS, Backoff, RetryBudgetConfig
+from meshgw.config.tls import ClientTls, client_tls_notice
 from meshgw.config.values import Captures, PathMatcher
 from meshgw.naming.path import Path
 
@@ -108,6 +110,10 @@ class ClientParams:
     failure_accrual: Chosen | None = None
     request_attempt_timeout_ms: int | None = None
     client_session: Session = attrs.field(factory=Session)
+    proxy_protocol: str | None = None
+    tls: ClientTls | None = None
+    strip_context: bool = False
+    tunnels: str = "raw"
 
 
 @attrs.frozen(kw_only=True)
@@ -152,8 +158,28 @@ class ClientSettings:
         default=None, doc="Milliseconds for one attempt, to the beginning of the answer.", check=at_least(1), effective="unlimited"
     )
     client_session: Session | None = option(default=None, doc="How long connections are kept.", effective="unlimited")
+    proxy_protocol: str | None = option(
+        default=None,
+        doc="Begin each connection with a PROXY header, `v1` or `v2`, that tells the caller's address; a connection then serves this one "
+        "caller only (meshgw's own option). `none` takes back what an earlier entry of `configs` says.",
+        check=one_of(*PROXY_VERSIONS, NO_PROXY_PROTOCOL),
+        effective="none",
+    )
+    tls: ClientTls | None = option(default=None, doc="TLS to services.", effective="off", notice=client_tls_notice)
+    strip_context: bool | None = option(
+        default=None,
+        doc="Send nothing of the mesh's inside: no `l5d-*`, `X-Forwarded-*`, `Forwarded` or `X-Real-IP`, and no Via but this hop's; and "
+        "believe no `l5d-*` of the answer (meshgw's own option).",
+        effective=False,
+    )
+    tunnels: str | None = option(
+        default=None,
+        doc="How a tunnel of `CONNECT` begins: `raw` connects and passes its bytes, without `tls`; `connect` asks the endpoint, which is "
+        "an HTTP proxy, by a CONNECT of its own, over `tls` if that is set (meshgw's own option).",
+        check=one_of("raw", "connect"),
+        effective="raw",
+    )
     later: ClassVar[Mapping[str, str]] = {
-        "tls": "TLS to services",
         "socketOptions": "socket options of clients",
         "requestAuthorizers": "request authorizers",
         "forwardClientCert": "forwarding of client certificates",

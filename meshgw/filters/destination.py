@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from meshgw.core.exchange import Exchange
 from meshgw.naming.path import Path
-from meshgw.wire.context import encode_deadline
+from meshgw.wire.context import encode_deadline, first_lines
 
 VIA = b"1.1 linkerd"
 """The name Linkerd gives itself; kept, since callers and loop checks look for it."""
@@ -34,17 +34,17 @@ class Destination:
         """Append the fields; what an earlier hop wrote was taken off when the request was read."""
         headers = ex.headers
         lines = headers.lines
-        via = headers.seen.get(b"via")
-        if via is None and ex.version == b"1.1":
-            lines.extend(self._lines)
+        if ex.version == b"1.1" and b"via" not in headers.seen:
+            lines += self._lines
         else:
+            via = headers.seen.get(b"via")
             mine = self._old_lines.get(ex.version, self._lines)
             lines.append(mine[0] if via is None else b"Via: " + via + b", " + mine[0][5:])
-            lines.extend(mine[1:])
-        trace = ex.trace
-        if trace is not None:
-            lines.append(b"l5d-ctx-trace: " + trace.encode_child(self._bits()))
-            lines.append(b"l5d-reqid: %016x" % trace.trace)
+            lines += mine[1:]
+        if ex.root:
+            lines += first_lines(self._bits(), ex.root)
+        elif ex.trace is not None:
+            lines += ex.trace.lines(self._bits())
         if ex.dtab is not None:
             lines.append(b"l5d-ctx-dtab: " + ex.dtab.show().encode("latin-1"))
         if ex.deadline is not None:
@@ -53,8 +53,10 @@ class Destination:
     def on_response(self, ex: Exchange) -> None:
         """Append to the answer's Via; answers made here get none (spec 5.4)."""
         response = ex.response
-        via = response.seen.get(b"via")
-        response.lines.append(_VIA_LINE if via is None else b"Via: " + via + b", " + VIA)
+        if b"via" in response.seen:
+            response.lines.append(b"Via: " + response.seen[b"via"] + b", " + VIA)
+        else:
+            response.lines.append(_VIA_LINE)
 
 
 class Authority:

@@ -8,7 +8,7 @@ The hosts file is asked first, then A and AAAA records. SRV records are not look
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Final, cast
@@ -35,7 +35,7 @@ _log = Logger()
 
 LEAST_TTL, MOST_TTL = 1.0, 300.0  # a TTL of 0 must not become a loop; one of a day must not hide a move for a day
 HOSTS_SECONDS: Final = 5.0  # the hosts file has no TTL; containers rewrite it
-ABSENT_SECONDS: Final = 5.0  # a name that appears is found this soon, whatever the zone's negative TTL says
+ABSENT_SECONDS: Final = 5.0  # a name that appears is found this soon; a shorter negative TTL of the zone counts (RFC 2308)
 RETRY_SECONDS: Final = (1.0, 30.0)
 LOOKUP_SECONDS: Final = 9.0  # under the 10 s binding timeout, so that the error names the cause (spec 4.1)
 LINGER_SECONDS: Final = 60.0
@@ -46,10 +46,11 @@ Ips = tuple[str, ...]
 
 @attrs.frozen
 class _Family:
-    """One record type's outcome: addresses (perhaps none) with their time to live, or an error."""
+    """One record type's outcome: addresses with their time to live, none and for how long, or an error."""
 
     ips: Ips = ()
     ttl: float = MOST_TTL
+    negative: float = ABSENT_SECONDS
     error: Exception | None = None
 
 
@@ -138,11 +139,12 @@ class _Host:
         def failed(failure: Failure) -> _Family | Failure:
             error = failure.value
             if isinstance(error, DNSNameError):
-                return _Family()
+                message = error.args[0] if error.args else None
+                return _Family(negative=_negative(getattr(message, "authority", ())))
             return failure if isinstance(error, CancelledError) or not isinstance(error, Exception) else _Family(error=error)
 
         deferred = maybeDeferred(lookup, name).addTimeout(LOOKUP_SECONDS, self._resolver.clock)
-        return deferred.addCallbacks(lambda answer: _family(answer[0], kind), failed)
+        return deferred.addCallbacks(lambda answer: _family(answer, kind), failed)
 
     def _take(self, v4: _Family, v6: _Family) -> None:
         """Publish the two answers; a family that failed keeps its last good addresses."""
@@ -155,7 +157,7 @@ class _Host:
             if error is not None:
                 self._failed(error)
             else:
-                self._absent()
+                self._absent(min(v4.negative, v6.negative))
         elif error is None:
             self._found(known, min(family.ttl for family in (v4, v6) if family.ips))
         elif any(family.ips for family in (v4, v6)):
@@ -172,12 +174,12 @@ class _Host:
             self._resolver.successes.incr()
         self.value.set(tuple(dict.fromkeys(ip for ips in known.values() for ip in ips)))
 
-    def _absent(self) -> None:
+    def _absent(self, seconds: float) -> None:
         self._good, self.good_at = {}, self._resolver.clock.seconds()
         self._backoff.reset()
         self._complained = False
         self._resolver.absent.incr()
-        self._again(ABSENT_SECONDS * self._resolver.rng.uniform(0.8, 1.2))
+        self._again(seconds * self._resolver.rng.uniform(0.8, 1.2))
         self.value.set(None)
 
     def _failed(self, error: Exception) -> None:
@@ -190,15 +192,23 @@ class _Host:
         self.value.fail(NamerError(detail=f"{self.name}: DNS lookup failed: {reason}"))
 
 
-def _family(answers: list[dns.RRHeader], kind: int) -> _Family:
+def _family(answer: Answer, kind: int) -> _Family:
     """The addresses among the answers; aliases on the way shorten the time to live."""
-    relevant = [record for record in answers if record.type in (kind, dns.CNAME)]
+    relevant = [record for record in answer[0] if record.type in (kind, dns.CNAME)]
     ips = [_address(record) for record in relevant if record.type == kind]
     if not ips:
-        return _Family()
+        return _Family(negative=_negative(answer[1]))
     ttl = min(float(record.ttl or 0) for record in relevant)
     # Name servers rotate the records; sorting keeps an unchanged set from looking like a change.
     return _Family(ips=tuple(sorted(set(ips))), ttl=min(max(ttl, LEAST_TTL), MOST_TTL))
+
+
+def _negative(authority: Iterable[dns.RRHeader]) -> float:
+    """How long a name may be believed not to exist (RFC 2308 section 5), within our bounds."""
+    found = [
+        min(float(record.ttl or 0), float(cast("dns.Record_SOA", record.payload).minimum)) for record in authority if record.type == dns.SOA
+    ]
+    return max(LEAST_TTL, min([ABSENT_SECONDS, *found]))
 
 
 def _address(record: dns.RRHeader) -> str:

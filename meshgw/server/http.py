@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING
 
 from meshgw.core.exchange import UNKNOWN_LENGTH, Exchange
 from meshgw.errors import BadRequest
-from meshgw.server.parameters import REASONS, HttpParameters
+from meshgw.server.framing import frame, status_line
+from meshgw.server.parameters import HttpParameters
+from meshgw.server.tunnel import OpenTunnel
 from meshgw.wire.headers import Headers
-from meshgw.wire.http1 import CHUNKED, Body, ChunkedBody, FixedBody, RequestHead, chunk, last_chunk, parse_request, violation
+from meshgw.wire.http1 import CHUNKED, Body, ChunkedBody, FixedBody, chunk, last_chunk, read_request, violation
 
 if TYPE_CHECKING:
     from meshgw.core.exchange import Upstream
+    from meshgw.core.secured import Secured
+    from meshgw.core.stream import Stream
     from meshgw.core.timers import Timer
-    from meshgw.core.transport import Connection
 
 READ_AHEAD = 65536
 """Bytes kept of requests or bodies that cannot be handled yet, above which the caller is not read from."""
+_CR = 13
 _EMPTY_LINES = re.compile(rb"(?:\r\n)*+")
 _READING_HEAD, _READING_BODY, _ANSWERING, _SENDING, _TUNNEL, _CLOSED = range(6)
 
@@ -33,6 +37,7 @@ class HttpServer:
         "_body",
         "_buffer",
         "_chunked",
+        "_close_idle",
         "_closing",
         "_connection",
         "_ex",
@@ -41,6 +46,7 @@ class HttpServer:
         "_harmless",
         "_life",
         "_marker",
+        "_open",
         "_p",
         "_paused",
         "_reading",
@@ -50,7 +56,7 @@ class HttpServer:
         "_tunnel",
     )
 
-    def __init__(self, connection: Connection, parameters: HttpParameters, peer: tuple[str, int], local: tuple[str, int]) -> None:
+    def __init__(self, connection: Stream, parameters: HttpParameters, peer: tuple[str, int], local: tuple[str, int]) -> None:
         self._connection, self._p = connection, parameters
         self._harmless = min(parameters.max_line, parameters.max_headers)  # a head of this size is within both limits
         self._ex = ex = Exchange()
@@ -59,8 +65,9 @@ class HttpServer:
         self._state = _READING_HEAD
         self._body: Body | None = None
         self._keep = True
-        self._closing = self._chunked = self._paused = self._reading = False
+        self._close_idle = self._closing = self._chunked = self._paused = self._reading = False
         self._tunnel: Upstream | None = None
+        self._open: OpenTunnel | None = None
         self._requests = self._still = self._halves = 0
         self._marker: tuple[object, ...] = ()
         self._life: Timer | None = None
@@ -76,7 +83,7 @@ class HttpServer:
         self.drain()
 
     @property
-    def connection(self) -> Connection:
+    def connection(self) -> Stream:
         """What it speaks over."""
         return self._connection
 
@@ -85,16 +92,51 @@ class HttpServer:
         """Requests begun on this connection."""
         return self._requests
 
+    def secured(self, facts: Secured) -> None:
+        """The TLS handshake is done; ``facts`` hold for all requests of the connection."""
+        self._ex.secured = facts
+
     # --- bytes from the caller
 
     def data_received(self, data: bytes) -> None:
         """See :class:`meshgw.core.transport.Receiver`."""
+        if self._state != _READING_HEAD:
+            self._received_more(data)
+            return
+        if self._buffer:
+            data = self._buffer + data
+        p, ex = self._p, self._ex
+        self._reading = True
+        while data:  # a loop, so that pipelined requests answered at once do not recurse
+            if data[0] == _CR:  # RFC 9112 section 2.2: empty lines before a request are skipped
+                data = data[_EMPTY_LINES.match(data).end() :]  # type: ignore[union-attr]  # it matches anything
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                self._wait_for_more(data)
+                break
+            self._buffer = data[end + 4 :]
+            if end > self._harmless and self._is_too_long(data, end):
+                break
+            try:
+                self._keep = read_request(data[:end], p.table, ex)
+            except BadRequest as problem:
+                self._refuse(violation(data[: end + 2], end, p.max_line, p.max_headers) or problem)
+                break
+            self._requests += 1
+            ex.arrived = p.clock()
+            self._state = _ANSWERING
+            if ex.length and not self._begin_body(ex.length):
+                break
+            p.walk.begin(ex)
+            if self._state != _READING_HEAD:
+                break
+            data = self._buffer
+        self._reading = False
+
+    def _received_more(self, data: bytes) -> None:
+        """Bytes that come while a request is under way."""
         state = self._state
-        if state == _READING_HEAD:
-            if self._buffer:
-                data = self._buffer + data
-            self._read_heads(data)
-        elif state == _READING_BODY:
+        if state == _READING_BODY:
             self._read_body(data)
         elif state == _TUNNEL:
             peer = self._tunnel
@@ -107,61 +149,29 @@ class HttpServer:
             if len(self._buffer) > READ_AHEAD:
                 self._pause()
 
-    def _read_heads(self, data: bytes) -> None:
-        """Take requests from ``data`` until one has to wait; a loop, so that pipelined requests answered at once do not recurse."""
-        self._reading = True
-        while True:
-            if data[:2] == b"\r\n":  # RFC 9112 section 2.2: empty lines before a request are skipped
-                data = data[_EMPTY_LINES.match(data).end() :]  # type: ignore[union-attr]  # it matches anything
-            end = data.find(b"\r\n\r\n")
-            if end < 0:
-                self._buffer = data
-                if data:
-                    error = violation(data, -1, self._p.max_line, self._p.max_headers)
-                    if error is not None:
-                        self._refuse(error)
-                break
-            self._buffer = data[end + 4 :]
-            if not self._read_head(data, end) or self._state != _READING_HEAD:
-                break
-            data = self._buffer
-        self._reading = False
+    def _wait_for_more(self, data: bytes) -> None:
+        """The head is not complete: keep what there is of it, unless it is wrong already."""
+        self._buffer = data
+        if data:
+            error = violation(data, -1, self._p.max_line, self._p.max_headers)
+            if error is not None:
+                self._refuse(error)
 
-    def _read_head(self, data: bytes, end: int) -> bool:
-        """Begin the exchange of the head that ends at ``end``; False when the connection is done for."""
-        p = self._p
-        error: BadRequest | None
-        if end > self._harmless and (error := violation(data[: end + 2], end, p.max_line, p.max_headers)) is not None:
+    def _is_too_long(self, data: bytes, end: int) -> bool:
+        """Whether a head that may exceed a limit does, or is wrong before that point; it is answered then."""
+        error = violation(data[: end + 2], end, self._p.max_line, self._p.max_headers)
+        if error is not None:
             self._refuse(error)
-            return False
-        try:
-            head = parse_request(data[:end], p.table)
-        except BadRequest as problem:
-            self._refuse(violation(data[: end + 2], end, p.max_line, p.max_headers) or problem)
-            return False
-        self._requests += 1
-        ex = self._ex
-        ex.arrived = p.clock()
-        ex.method, ex.target, ex.version, ex.headers = head.method, head.target, head.version, head.headers
-        ex.scheme = head.scheme
-        self._keep = head.keep_alive
-        self._state = _ANSWERING
-        if head.upgrade is not None and b"h2c" not in head.upgrade.lower():  # HTTP/2 is not to be begun behind this proxy's back
-            ex.upgrade = head.upgrade
-        if head.length and not self._begin_body(head):
-            return False
-        p.walk.begin(ex)
-        return True
+        return error is not None
 
-    def _begin_body(self, head: RequestHead) -> bool:
+    def _begin_body(self, length: int) -> bool:
         """Take the body bytes at hand; False when the body is refused."""
         ex, p = self._ex, self._p
-        if p.max_body is not None and head.length > p.max_body:
+        if p.max_body is not None and length > p.max_body:
             self._refuse(BadRequest(reason=f"body longer than {p.max_body} bytes (maxRequestKB)", code=413))
             return False
         ex.upgrade = None  # a body and a switch of protocols do not go together
-        self._body = body = ChunkedBody(p.table) if head.length == CHUNKED else FixedBody(head.length)
-        ex.length = UNKNOWN_LENGTH if head.length == CHUNKED else head.length
+        self._body = body = ChunkedBody(p.table) if length == CHUNKED else FixedBody(length)
         data, self._buffer = self._buffer, b""
         payload = body.feed(data)
         if p.max_body is not None and len(payload) > p.max_body:
@@ -172,7 +182,7 @@ class HttpServer:
             return False
         ex.request_bytes = len(payload)
         ex.body = [payload] if payload else []
-        ex.replay = [payload] if len(payload) <= p.replay and head.length <= p.replay else None
+        ex.replay = [payload] if len(payload) <= p.replay and length <= p.replay else None
         ex.body_done = body.done
         if body.done:
             self._buffer, ex.trailers = body.rest, body.trailers
@@ -228,8 +238,8 @@ class HttpServer:
         ex = self._ex
         if not ex.arrived:
             ex.arrived = self._p.clock()
-            ex.method = ex.target = ex.version = b""  # not those of the request before
-            ex.headers = Headers()
+            ex.method = ex.target = ex.version = ex.line = b""  # not those of the request before, nor a part of this one
+            ex.headers, ex.upgrade, ex.length = Headers(), None, 0
         self._p.walk.refuse(ex, error)
 
     # --- the answer
@@ -239,40 +249,25 @@ class HttpServer:
         """Whether the answer's source should pause."""
         return self._connection.is_full
 
-    def respond(self, ex: Exchange, body: bytes, *, done: bool) -> None:
+    def respond(self, ex: Exchange, body: bytes, done: bool) -> None:
         """See :class:`meshgw.core.exchange.Caller`."""
-        status = ex.status
-        lines = ex.response.lines
         ex.responded = True
-        length = ex.response_length
+        response = ex.response
+        lines = response.lines
+        line = ex.status_line
         if self._closing or not ex.body_done:
             self._keep = False
-        self._chunked = False
-        if ex.method == b"HEAD" or status == 304 or status == 204:
-            if ex.error is not None and status != 204:
-                lines.append(b"Content-Length: %d" % length)
-            body = b""
-        elif length >= 0:
-            if b"content-length" not in ex.response.seen:
-                lines.append(b"Content-Length: %d" % length)
-        elif ex.version == b"1.1":
-            lines.append(b"Transfer-Encoding: chunked")
-            self._chunked = True
-            if body:
-                body = chunk(body)
-            if done:
-                body += last_chunk(ex.answer_trailers or [])
+        if line and ex.response_length >= 0 and b"content-length" in response.seen:  # an endpoint's answer that needs no framing of ours
+            self._chunked = False
         else:
-            self._keep = False
+            line = line or status_line(ex.status)
+            body, self._chunked, can_keep = frame(ex, body, done)
+            self._keep = self._keep and can_keep
         if not self._keep:
             lines.append(b"Connection: close")
         elif ex.version == b"1.0":
             lines.append(b"Connection: keep-alive")
-        line = ex.status_line or b"HTTP/1.1 %d %b" % (status, REASONS.get(status, b"Unknown"))
-        ex.response_bytes += len(body)
-        lines.append(b"")
-        lines.append(body)
-        self._connection.write(line + b"\r\n" + b"\r\n".join(lines))
+        self._connection.write(b"\r\n".join([line, *lines, b"", body]))
         if done:
             self._answered()
 
@@ -283,7 +278,6 @@ class HttpServer:
 
     def send_body(self, data: bytes) -> None:
         """See :class:`meshgw.core.exchange.Caller`."""
-        self._ex.response_bytes += len(data)
         self._connection.write(chunk(data) if self._chunked else data)
 
     def send_end(self, trailers: list[bytes]) -> None:
@@ -310,20 +304,22 @@ class HttpServer:
             self._connection.close()
             return
         ex.reset()
-        if self._closing:
+        if self._closing and self._close_idle:
             self._state = _CLOSED
             self._connection.close()
         elif self._connection.is_full:
             self._state = _SENDING  # who does not read answers gets no more of them, or they would fill the memory
         else:
-            self._next_request()
+            self._state = _READING_HEAD
+            if self._buffer or self._paused:
+                self._next_request()
 
     def _next_request(self) -> None:
         self._state = _READING_HEAD
         if self._paused:
             self._resume()
         if self._buffer and not self._reading:
-            self._read_heads(self._buffer)
+            self.data_received(b"")
 
     # --- switching protocols
 
@@ -334,10 +330,14 @@ class HttpServer:
         self._keep = self._chunked = False  # what follows is not HTTP: neither framed as an answer before it, nor followed by a request
         ex.responded = True
         lines = ex.response.lines
-        lines.append(b"Connection: Upgrade")
-        lines.append(b"Upgrade: " + (ex.upgrade or b""))
-        self._connection.write(b"%b\r\n%b\r\n\r\n%b" % (ex.status_line, b"\r\n".join(lines), data))
+        if ex.upgrade is not None:  # else the tunnel is the answer to CONNECT
+            lines.append(b"Connection: Upgrade")
+            lines.append(b"Upgrade: " + ex.upgrade)
+        head = b"\r\n".join((ex.status_line, *lines, b"", b""))
         early, self._buffer = self._buffer, b""
+        p = self._p
+        self._open = OpenTunnel(self._connection, p.tunnels, checks=p.tunnel_checks, head=len(head), early=len(early))
+        self._connection.write(head + data)
         if early:
             peer.send_body(early)
         if not peer.is_full:
@@ -347,7 +347,13 @@ class HttpServer:
         """One direction ended; after the second one both connections end, each once its output is sent."""
         self._halves += 1
         if self._halves == 2:
+            self._end_tunnel()
             self._answered()
+
+    def _end_tunnel(self) -> None:
+        tunnel, self._open = self._open, None
+        if tunnel is not None:
+            self._ex.response_length = tunnel.ended()  # which the access log shows
 
     # --- pressure
 
@@ -400,15 +406,17 @@ class HttpServer:
         state, self._state = self._state, _CLOSED
         if self._life is not None:
             self._life.cancel()
+        self._end_tunnel()
         if state in (_READING_BODY, _ANSWERING, _TUNNEL):
             self._p.walk.caller_gone(self._ex)
         self._tunnel = None
         self._p.on_closed(self)
 
-    def drain(self) -> None:
-        """Close when idle, or after the answer under way."""
+    def drain(self, *, close_idle: bool = True) -> None:
+        """Close after the answer under way. When idle, close at once, or with ``close_idle`` false after the next answer."""
         self._closing = True
-        if self._state == _SENDING or (self._state == _READING_HEAD and not self._buffer):
+        self._close_idle = close_idle
+        if close_idle and (self._state == _SENDING or (self._state == _READING_HEAD and not self._buffer)):
             self._end_idle()
 
     def abort(self) -> None:
@@ -418,6 +426,10 @@ class HttpServer:
     def check(self) -> None:
         """Close a connection that stands still for too long; called by its listener every now and then."""
         state, p = self._state, self._p
+        if self._open is not None:
+            if self._open.is_idle():
+                self._connection.close_now()
+            return
         marker = (self._requests, bool(self._buffer), state, self._ex.request_bytes, self._connection.flushed)
         if marker != self._marker:
             self._marker, self._still = marker, 0

@@ -175,6 +175,40 @@ def test_a_name_that_does_not_exist_is_negative_and_found_soon_after_it_appears(
     assert (on.count("absent"), on.count("successes"), on.count("failures"), on.count("lookups")) == (1, 1, 0, 2)
 
 
+def soa(ttl: int, minimum: int) -> dns.RRHeader:
+    return dns.RRHeader("example.com", dns.SOA, ttl=ttl, payload=dns.Record_SOA(minimum=minimum, ttl=ttl))
+
+
+def negative(*authority: dns.RRHeader, exists: bool) -> Any:
+    """The answer of a zone that has no address for a name, or no such name."""
+    if exists:
+        return ([], list(authority), [])
+    message = dns.Message()
+    message.authority = list(authority)
+    return DNSNameError(message)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+@pytest.mark.parametrize(
+    ("authority", "most"), [([soa(2, 60)], 2.4), ([soa(60, 2)], 2.4), ([soa(900, 900)], 6.0), ([soa(0, 0)], 1.2), ([], 6.0)]
+)
+def test_the_zone_tells_how_soon_an_absent_name_is_asked_again(
+    on: Setting, authority: list[dns.RRHeader], most: float, exists: bool
+) -> None:
+    seen, _ = on.watch()
+    for waiting in on.client.waiting[:]:
+        answer = negative(*authority, exists=exists)
+        if isinstance(answer, Exception):
+            waiting.errback(Failure(answer))
+        else:
+            waiting.callback(answer)
+    assert seen[-1] == Ok(ADDR_NEG)
+    on.clock.advance(most * 0.66)
+    assert len(on.client.asked) == 2
+    on.clock.advance(most * 0.35)
+    assert len(on.client.asked) == 4
+
+
 def test_a_name_that_vanishes_becomes_negative(on: Setting) -> None:
     on.client.knows("192.0.2.1", ttl=1)
     seen, _ = on.watch()

@@ -48,7 +48,7 @@ class Sending:
     def connect_failed(self, ex: Exchange, error: MeshError) -> None:
         self.errors.append(error)
 
-    def answered(self, ex: Exchange, body: bytes, *, done: bool) -> None:
+    def answered(self, ex: Exchange, body: bytes, done: bool) -> None:
         ex.caller.respond(ex, body, done=done)
 
 

@@ -2,19 +2,20 @@ from __future__ import annotations
 
 import pytest
 
+from fakes.heads import section
 from meshgw.core.exchange import Exchange
 from meshgw.filters.destination import Authority, Destination
 from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
 from meshgw.wire.context import TraceId
-from meshgw.wire.headers import FieldTable, scan
+from meshgw.wire.headers import FieldTable
 
 TABLE = FieldTable(taken=(b"via",))
 
 
 def sent(residual: str = "/", *, version: bytes = b"1.1", fields: tuple[bytes, ...] = ()) -> Exchange:
     ex = Exchange()
-    ex.version, ex.headers = version, scan([b"Host: web", *fields], TABLE)
+    ex.version, ex.headers = version, section([b"Host: web", *fields], TABLE)
     ex.trace, ex.dtab, ex.deadline = TraceId(1, 2, 3), Dtab.read("/a=>/b"), (5, 9)
     Destination(Path.read("/svc/web"), Path.read("/#/fs/web"), Path.read(residual), lambda: 7).on_request(ex)
     return ex
@@ -53,7 +54,7 @@ def test_via_is_one_line_with_this_hop_last(version: bytes, fields: tuple[bytes,
 
 def answer(*fields: bytes) -> Exchange:
     ex = Exchange()
-    ex.response = scan(list(fields), TABLE)
+    ex.response = section(list(fields), TABLE)
     return ex
 
 
@@ -66,7 +67,7 @@ def test_the_answer_gets_its_via_too(fields: tuple[bytes, ...], via: bytes) -> N
 
 def test_an_authority_replaces_the_host_and_is_turned_back_in_redirects() -> None:
     ex = answer(b"Location: http://inner:80/a", b"Refresh: 5; url=http://inner:80/", b"X: inner:80")
-    ex.headers = scan([b"A: 1", b"Host: outer", b"B: 2"], TABLE)
+    ex.headers = section([b"A: 1", b"Host: outer", b"B: 2"], TABLE)
     authority = Authority(b"inner:80")
     authority.on_request(ex)
     authority.on_response(ex)
