@@ -1,5 +1,6 @@
--- Sends the request heads of the benchmark and prints the result as one line that run.py reads.
--- wrk formats the request once per thread, since no request() function is defined here.
+-- Sends the request heads of the benchmark and prints the result as one line that load.py reads.
+-- Arguments: how many header fields (0 or 12), "keep-alive" or "close", and how many host names take turns: `web0`, `web1`, …; 0: always `web`.
+-- wrk formats one request per thread when no request() function is defined; with many hosts they are formatted here, once each.
 local twelve = {
   ["User-Agent"] = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
   ["Accept"] = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
@@ -19,11 +20,24 @@ function init(args)
   if args[1] == "12" then
     for name, value in pairs(twelve) do wrk.headers[name] = value end
   end
+  if args[2] == "close" then wrk.headers["Connection"] = "close" end
+  local hosts = tonumber(args[3]) or 0
+  if hosts > 0 then
+    local requests, next = {}, 0
+    for number = 0, hosts - 1 do
+      wrk.headers["Host"] = "web" .. number
+      requests[number] = wrk.format()
+    end
+    request = function()
+      next = (next + 1) % hosts
+      return requests[next]
+    end
+  end
 end
 
 function done(summary, latency)
   local errors = summary.errors
-  io.write(string.format("RESULT requests=%d duration_us=%d p50_us=%d p99_us=%d max_us=%d bad_status=%d socket_errors=%d\n",
-    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99), latency.max,
-    errors.status, errors.connect + errors.read + errors.write + errors.timeout))
+  local line = "RESULT requests=%d duration_us=%d p50_us=%d p99_us=%d p999_us=%d max_us=%d bad_status=%d socket_errors=%d\n"
+  io.write(string.format(line, summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
+    latency:percentile(99.9), latency.max, errors.status, errors.connect + errors.read + errors.write + errors.timeout))
 end

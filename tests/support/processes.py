@@ -20,17 +20,24 @@ LOOPBACK = "127.0.0.1"
 POLL_SECONDS = 0.02
 OPEN_FILES = 65536  # 10,000 idle connections and their upstream side, with room; root may raise the limit, others keep theirs
 
+_given: set[int] = set()
+"""Ports given out by this process: the kernel picks at random, and may pick one twice."""
+
 
 class ProcessFailed(Exception):
     """A program ended early or did not become ready; the text holds its command and the end of its output."""
 
 
 def free_port(host: str = LOOPBACK) -> int:
-    """A TCP port nobody listens on now. The kernel picks at random, so two callers hardly ever get the same."""
-    with closing(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)) as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port nobody listens on now, and that was not given out before while there are others."""
+    for _ in range(100):
+        with closing(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)) as probe:
+            probe.bind((host, 0))
+            port: int = probe.getsockname()[1]
+        if port not in _given:
+            break
+    _given.add(port)
+    return port
 
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:

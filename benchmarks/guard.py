@@ -1,0 +1,184 @@
+"""Has the data path become slower? `make guard` measures one figure, compares it with the last accepted one and fails above +5 %.
+
+Where valgrind is installed the figure is instructions per request, which a busy machine does not disturb: the whole gateway, as twistd
+starts it, runs twice under callgrind and answers 200 and 2,200 requests one by one; the difference divided by 2,000 is free of what
+starting costs. It says nothing about the kernel's part. Otherwise, or with `--cpu`, the figure is CPU per request divided by nginx's in
+the same rounds; that needs a quiet machine. Accepted figures are kept by interpreter in accepted.json; `--accept` writes the present
+one. Run it by hand and before a release: a figure of another machine's build proves nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from statistics import median
+
+import attrs
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))  # support/, shared with the integration tests
+
+from native import Place
+from pythonic import meshgw
+from report import progress, within_rounds
+from rig import Options, programs
+from run import measure
+from scenarios import SCENARIOS
+from steady import request_head
+from support.processes import Process, ProcessFailed, Running, free_port
+
+ACCEPTED = Path(__file__).with_name("accepted.json")
+INSTRUCTIONS, CPU = "instructions per request", "CPU per request ÷ nginx"
+ALLOWED = 1.05
+FEW, MANY = 200, 2200
+START_SECONDS = 300.0  # under callgrind everything takes some fifty times as long
+ANSWER_SECONDS = 60.0
+BODY = b"x" * 128
+ANSWER = (
+    b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Sun, 22 Nov 2026 21:07:13 GMT\r\nContent-Type: text/plain\r\n"
+    b"Content-Length: %d\r\nConnection: keep-alive\r\n\r\n%b" % (len(BODY), BODY)
+)
+REQUEST_ID = b"5b1f7a0c"
+"""A part of the head that is another in each request, as ids are."""
+CPU_ROUNDS, CPU_SECONDS = 7, 3.0
+
+
+def instructions(python: str) -> float:
+    """Instructions per request of the gateway that ``python`` runs. Raises :class:`ProcessFailed`."""
+    with programs() as running:
+        few, many = (_Counted(running, python, requests) for requests in (FEW, MANY))
+        progress("starting two gateways under callgrind, which takes a minute or two …")
+        return (many.instructions() - few.instructions()) / (MANY - FEW)
+
+
+class _Counted:
+    """A gateway under callgrind, the one caller that it has, and the backend behind it."""
+
+    def __init__(self, running: Running, python: str, requests: int) -> None:
+        self._requests = requests
+        self._backend = socket.create_server(("127.0.0.1", 0))
+        self._backend.settimeout(ANSWER_SECONDS)
+        port = free_port()
+        place = Place(directory=running.directory, port=port, upstream=self._backend.getsockname()[1], core=0, python=python)
+        plain = meshgw(place)
+        counting = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", python]
+        # PYTHONHASHSEED: the same order of sets and dictionaries in both runs; no core: two may run at once
+        self._process = Process(f"counted-{requests}", [*counting, *plain.argv], plain.directory, port=port, env={"PYTHONHASHSEED": "0"})
+        self._port = port
+        running.add(self._process, is_ready=lambda: True)  # not awaited here, so that both start side by side
+
+    def instructions(self) -> int:
+        """All instructions from start to end, with the requests in between."""
+        self._process.wait_ready(START_SECONDS)
+        with closing(self._backend), closing(socket.create_connection(("127.0.0.1", self._port), timeout=ANSWER_SECONDS)) as caller:
+            self._talk(caller)
+        self._process.signal(signal.SIGTERM)
+        if self._process.wait(ANSWER_SECONDS) is None:
+            raise ProcessFailed(self._process.describe("did not end"))
+        found = re.search(r"Collected : (\d+)", self._process.output())
+        if not found:
+            raise ProcessFailed(self._process.describe("did not say how many instructions it took"))
+        return int(found[1])
+
+    def _talk(self, caller: socket.socket) -> None:
+        head = request_head(12)
+        upstream: socket.socket | None = None
+        for number in range(self._requests):
+            caller.sendall(head.replace(REQUEST_ID, b"%08x" % number))
+            if upstream is None:
+                upstream, _ = self._backend.accept()
+                upstream.settimeout(ANSWER_SECONDS)
+            _expect(upstream, b"\r\n\r\n")
+            upstream.sendall(ANSWER)
+            _expect(caller, BODY)
+        if upstream is not None:
+            upstream.close()
+
+
+def _expect(sock: socket.socket, end: bytes) -> None:
+    data = b""
+    while not data.endswith(end):
+        piece = sock.recv(65536)
+        if not piece:
+            raise ProcessFailed(f"the gateway closed a connection after {data!r}")
+        data += piece
+
+
+def cpu(python: str) -> float:
+    """CPU per request divided by nginx's, the median of the ratios within each round. Raises :class:`ProcessFailed`."""
+    scenario = attrs.evolve(SCENARIOS["small"], proxies=("nginx", "meshgw"), connections=(16,))
+    section = measure(scenario, Options(rounds=CPU_ROUNDS, seconds=CPU_SECONDS, python=python))
+    figures = section.figures.get("cpu c=16", {})
+    if figures.keys() != {"nginx", "meshgw"}:
+        raise ProcessFailed(f"nothing was measured: {section.missing}")
+    return median(within_rounds(figures["meshgw"], figures["nginx"]))
+
+
+def interpreter(python: str) -> str:
+    """Version, compiler and architecture of ``python``: figures of another build cannot be compared."""
+    ask = "import platform as p; print(p.python_version(), p.python_compiler(), p.machine())"
+    return subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def accepted() -> dict[str, dict[str, float]]:
+    """The accepted figures: kind of figure → interpreter → value."""
+    found: dict[str, dict[str, float]] = json.loads(ACCEPTED.read_text()) if ACCEPTED.exists() else {}
+    return found
+
+
+def accept(kind: str, build: str, value: float) -> None:
+    """Keep ``value`` as the figure to compare with."""
+    known = accepted()
+    known.setdefault(kind, {})[build] = round(value, 3)
+    ACCEPTED.write_text(json.dumps(known, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
+
+
+def verdict(value: float, before: float) -> tuple[int, str]:
+    """The exit status and what to say."""
+    change = f"{value / before - 1:+.1%} against the accepted {before:,.3f}"
+    if value > before * ALLOWED:
+        return 1, f"{change}: slower than allowed. Find out why, or accept it with --accept and say why in the commit."
+    if value * ALLOWED < before:
+        return 0, f"{change}: faster. Keep the gain with --accept."
+    return 0, f"{change}: as before."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 as before or faster, 1 slower, 2 when there is nothing to compare or nothing could be measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--accept", action="store_true", help=f"keep the figure in {ACCEPTED.name}")
+    parser.add_argument("--cpu", action="store_true", help="compare CPU with nginx's even where valgrind is installed")
+    parser.add_argument("--python", default=sys.executable, help="interpreter of the environment that meshgw runs in (default: this one)")
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, which stops what was started
+    kind = CPU if options.cpu or not shutil.which("valgrind") else INSTRUCTIONS
+    build = interpreter(options.python)
+    try:
+        value = cpu(options.python) if kind == CPU else instructions(options.python)
+    except (ProcessFailed, OSError) as error:
+        progress(f"nothing was measured: {error}")
+        return 2
+    sys.stdout.write(f"{kind}: {value:,.3f} with Python {build}\n")
+    if options.accept:
+        accept(kind, build, value)
+        sys.stdout.write(f"accepted in benchmarks/{ACCEPTED.name}\n")
+        return 0
+    before = accepted().get(kind, {}).get(build)
+    if before is None:
+        sys.stdout.write(f"{ACCEPTED.name} has no such figure for this interpreter; --accept keeps this one\n")
+        return 2
+    status, text = verdict(value, before)
+    sys.stdout.write(text + "\n")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
