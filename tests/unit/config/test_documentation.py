@@ -22,7 +22,8 @@ EXAMPLES = [(f"{page.name}-{number}", text) for page in PAGES for number, text i
 def test_example_loads_without_a_remark(text: str, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CONFIGS)  # where a directory `disco` is
     result = load(text, "example.yml", registry)
-    assert [problem.show() for problem in result.problems] == []
+    # the certificates of examples are made by whoever tries them
+    assert [shown for shown in (problem.show() for problem in result.problems) if not shown.endswith(" on this machine now")] == []
     assert result.config is not None
 
 
