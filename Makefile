@@ -1,7 +1,7 @@
 # Needs make, Python 3.11 or later, and the package registries; on Debian as root, missing programs are installed with apt.
 #   make demo    see it work          make test    all tests          make check   lint, types, layers
 #   make bench   compare with peers   make guard   has it become slower?
-#   make chaos   hurt backends under load
+#   make chaos   hurt backends under load      make bench-tls   what TLS costs
 #   make docs    the manual       make clean   remove what these made
 
 # Debian's build is optimised by profile, which some others in PATH are not: 10 to 25 % on the data path.
@@ -15,7 +15,7 @@ TEST_JOBS ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check bench bench-peers guard chaos docs clean FORCE
+.PHONY: help venv demo test check bench bench-peers bench-tls guard chaos docs clean FORCE
 
 help:
 	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +53,10 @@ bench: $(VENV)/.installed
 # The benchmark makes what it lacks below .bench/ itself; this does so in advance.
 bench-peers: $(VENV)/.installed
 	$(BIN)/python benchmarks/environments.py
+
+bench-tls: $(VENV)/.installed
+	.ci/packages nginx-light haproxy wrk openssl curl
+	$(BIN)/python benchmarks/tls.py $(ARGS)
 
 # By hand and before a release, never in CI: figures of another machine or build prove nothing.
 guard: $(VENV)/.installed

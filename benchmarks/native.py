@@ -92,8 +92,8 @@ http {{
     return servers.nginx(place.directory, config, port=place.port, core=place.core)
 
 
-def haproxy(place: Place) -> Process:
-    """HAProxy in HTTP mode."""
+def haproxy(place: Place, bind: str = "") -> Process:
+    """HAProxy in HTTP mode; ``bind`` are more words of its ``bind`` line."""
     # HAProxy wants two open files for each of maxconn and would refuse to start where the limit is 20,000; idle ones need one.
     config = f"""
 global
@@ -112,7 +112,7 @@ defaults
     timeout server 600s
     timeout http-keep-alive 600s
 frontend front
-    bind 127.0.0.1:{place.port} backlog 4096
+    bind 127.0.0.1:{place.port} backlog 4096{bind}
     default_backend back
 backend back
     server one 127.0.0.1:{place.upstream}

@@ -93,12 +93,16 @@ class MeshService(MultiService):
     # --- start
 
     def privilegedStartService(self) -> None:
-        """Bind every port, so that one in use is known before anything starts; twistd drops privileges after this. Raises OSError."""
+        """Bind every port and read what needs the rights of this moment; twistd drops privileges after this. Raises SystemExit."""
         # before anybody can know that there is a process to be told; what comes before the reactor runs is done then
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload_on_signal))
-        self._sockets = Sockets.open(places(self._accepted.config))
-        if self._gateway is not None:
-            self._gateway.listen(self._sockets.take)
+        try:
+            self._sockets = Sockets.open(places(self._accepted.config))
+            if self._gateway is not None:
+                self._gateway.listen(self._sockets.take)
+        except (OSError, MeshError) as error:
+            _log.critical("meshgw cannot start: {reason}", reason=str(error))
+            raise SystemExit(1) from error
         super().privilegedStartService()  # type: ignore[no-untyped-call]
 
     def startService(self) -> None:

@@ -16,7 +16,8 @@ from urllib.parse import unquote_to_bytes
 
 MOST_DECODINGS: Final = 4
 """Layers of escapes that are undone; a path with more is given no reading."""
-_PLAIN: Final = re.compile(rb"(?:/[A-Za-z0-9_~!$&'()*+,=:@-]++(?:\.++[A-Za-z0-9_~!$&'()*+,=:@-]++)*+)*+/?\Z")
+# Not with possessive quantifiers: those of Python 3.11.0 to 3.11.2, which Debian 12 has, match what they must not.
+_PLAIN: Final = re.compile(rb"(?:/[A-Za-z0-9_~!$&'()*+,=:@-]+(?:\.+[A-Za-z0-9_~!$&'()*+,=:@-]+)*)*/?\Z")
 """Paths with one reading, nearly all: no escapes, no empty segments, no dots at either end of one."""
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 READ_AHEAD = 65536
 """Bytes kept of requests or bodies that cannot be handled yet, above which the caller is not read from."""
 _CR = 13
-_EMPTY_LINES = re.compile(rb"(?:\r\n)*+")
+_EMPTY_LINES = re.compile(rb"(?:\r\n)*")
 _READING_HEAD, _READING_BODY, _ANSWERING, _SENDING, _TUNNEL, _CLOSED = range(6)
 
 

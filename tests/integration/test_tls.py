@@ -6,6 +6,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote_plus
@@ -14,6 +15,7 @@ import attrs
 import pytest
 from cryptography import x509
 
+from support import servers
 from support.certs import PKCS1_OR_SEC1, SPIFFE, Authority, authority, write_files
 from support.fleets import Loss, fleet
 from support.gateways import LOOPBACK, SECONDS, Answer, Gateway, Json, Nginx, gateway, run_curl
@@ -113,6 +115,29 @@ def test_two_gateways_know_each_other_and_the_service_is_told_who_calls(running:
         assert outgoing.get("web", "/", "l5d-client-id: forged").text == f"hello {SPIFFE}"
     metrics = incoming.metrics()
     assert metrics[f"rt/http/server/{LOOPBACK}/{incoming.port}/tls/handshakes"] == 1, "one pooled connection serves all"
+
+
+DEPLOY = Path(__file__).parents[2] / "deploy" / "tls"
+
+
+def test_the_configuration_to_try_out_works_as_its_page_says(running: Running, pki: Pki, nginx: Nginx) -> None:
+    directory = pki.directory
+    page = (DEPLOY / "README.md").read_text()
+    commands = [line.split() for line in page.splitlines() if line.startswith("meshgw certs")]
+    assert len(commands) == 3
+    for command in commands:
+        subprocess.run([str(Path(sys.executable).with_name("meshgw")), *command[1:]], cwd=directory, check=True, timeout=SECONDS)
+    ports = {"9990": free_port(), "4140": free_port(), "4143": free_port(), "8080": nginx.port}
+    text = (DEPLOY / "gateways.yml").read_text()
+    for written, port in ports.items():
+        assert written in text
+        text = text.replace(written, str(port))
+    running.add(servers.meshgw(directory, text, port=ports["4140"]))
+    plain = run_curl("-H", "Host: web", f"http://{LOOPBACK}:{ports['4140']}/")
+    assert plain.stdout == b"hello spiffe://mesh.example/outgoing"
+    secure = ports["4143"]
+    resolve = ("--resolve", f"incoming.mesh:{secure}:{LOOPBACK}", "--cacert", str(directory / "pki" / "ca.crt"))
+    assert b"certificate required" in run_curl(*resolve, f"https://incoming.mesh:{secure}/").stderr
 
 
 FAILURES = {

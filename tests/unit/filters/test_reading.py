@@ -188,3 +188,8 @@ def test_a_plain_path_has_one_reading(segments: list[str]) -> None:
     path = ("/" + "/".join(segments)).encode()
     assert generous(path) == tuple(segments)
     assert is_surely_below(tuple(segments), path)
+
+
+def test_a_segment_that_ends_in_a_dot_is_not_taken_for_an_ordinary_one() -> None:
+    assert generous(b"/A./b") == ("a", "b")
+    assert generous(b"/a../b") == ("a", "b")
