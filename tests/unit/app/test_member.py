@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from fakes.workers import FakeWorker, WorkerReactor, settings
+from fakes.workers import FakeWorker, WorkerReactor, open_files, settings
 from meshgw.admin.errors import Relayed
 from meshgw.app.job import Job
 from meshgw.app.member import END_MARGIN, FASTEST, FIRST_FD, LONGEST_LINE, SLOWEST, START_SECONDS, STEADY_SECONDS, Member
@@ -310,10 +311,8 @@ def test_output_without_line_ends_does_not_grow_without_bound(place: Place) -> N
 
 
 def test_no_descriptor_is_left_by_a_start_that_fails(place: Place) -> None:
-    import os
-
     place.reactor.refusal = OSError(11, "x")
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     for _ in range(5):
         place.start()
     assert len(os.listdir("/proc/self/fd")) == before

@@ -6,6 +6,7 @@ from contextlib import closing
 
 import pytest
 
+from fakes.workers import open_files
 from meshgw.app.sockets import Place, Sockets, inherited, places
 from meshgw.config.loader import load
 from meshgw.config.router import SocketOptions
@@ -26,10 +27,6 @@ def port_of(sockets: Sockets, name: str) -> int:
 
 def inode(fd: int) -> int:
     return os.fstat(fd).st_ino
-
-
-def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 def connects(port: int) -> bool:
@@ -99,7 +96,7 @@ def test_a_failure_names_the_address_and_closes_what_was_opened() -> None:
         before = open_files()
         with pytest.raises(OSError, match=f"cannot listen on {LOOPBACK}:{port}: Address already in use") as caught:
             Sockets.open([at("a", 0), at("b", 0), at("c", port)], kept=kept)
-        assert open_files() == before
+        assert len(os.listdir("/proc/self/fd")) == before
         assert caught.tb is not None  # it keeps the function's variables, so that nothing was closed by being forgotten
         assert connects(port_of(kept, "a")), "what was kept is untouched"
         kept.close()

@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from fakes.workers import WorkerReactor, settings
+from fakes.workers import WorkerReactor, open_files, settings
 from meshgw.admin.errors import Relayed
 from meshgw.app.identify_site import Head
 from meshgw.app.member import END_MARGIN, SLOWEST
@@ -255,13 +255,13 @@ def test_figures_are_told_until_the_last_worker_has_ended(master: Master) -> Non
 def test_no_descriptor_is_left_when_a_generation_has_ended(master: Master) -> None:
     master.begin(accepted(workers=3), is_first=True)
     master.begin(accepted(workers=3))
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     for worker in master.reactor.workers[:3]:
         worker.end()
     assert len(os.listdir("/proc/self/fd")) < before
     master.reactor.refusal = OSError(24, "Too many open files")
     sockets = Sockets.open(places(accepted().config))
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     for _ in range(3):
         (failure,) = master.ask(master.supervisor.start(accepted(), sockets, is_first=False))
         assert isinstance(failure.value, MeshError)
