@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,8 +9,9 @@ from hypothesis import strategies as st
 from fakes.heads import request
 from meshgw.core.exchange import Exchange
 from meshgw.errors import BadRequest
+from meshgw.wire import http1
 from meshgw.wire.headers import FieldTable
-from meshgw.wire.http1 import CHUNKED, ChunkedBody, FixedBody, ResponseTable, chunk, last_chunk, read_response, violation
+from meshgw.wire.http1 import CHUNKED, ChunkedBody, FixedBody, ResponseTable, chunk, last_chunk, read_request, read_response, violation
 
 pieces = st.lists(st.binary(min_size=1, max_size=20), max_size=5)
 
@@ -106,3 +109,32 @@ def test_an_answer_is_read_alike_when_its_lines_were_seen_before() -> None:
 def test_the_first_violation_in_byte_order_is_the_verdict(data: bytes, status: int | None) -> None:
     error = violation(data, -1, 40, 30)
     assert (None if error is None else error.status) == status
+
+
+METHODS = st.sampled_from([b"GET", b"DELETE", b"OPTIONS", b"CONNECT", b"GE", b"FOOBARS", b"get", b"G.T", b""])
+TARGETS = st.sampled_from([b"/", b"/a?b=%20", b"*", b"", b"a", b"http://h/x", b'/"', b"/\\", b"/\xff", b"/\x7f", b"/\x00", b"/\t", b"/a#b"])
+PROTOCOLS = st.sampled_from([b"HTTP/1.1", b"HTTP/1.0", b"HTTP/1.10", b"HTTP/2.0", b"HTTP/1.1 ", b"HTTP/1.1\n", b"http/1.1", b""])
+FIELDS = st.lists(
+    st.sampled_from([b"Host: h", b"Connection: close", b"Content-Length: 3", b"Transfer-Encoding: chunked", b"A b: c"]), max_size=4
+)
+
+
+@given(METHODS, st.sampled_from([b" ", b"  "]), TARGETS, PROTOCOLS, FIELDS)
+def test_ordinary_request_lines_are_read_as_if_judged_piece_by_piece(
+    method: bytes, blank: bytes, target: bytes, protocol: bytes, fields: list[bytes]
+) -> None:
+    line = method + blank + target + b" " + protocol
+
+    def outcome(read: Callable[[Exchange], bool]) -> object:
+        ex = Exchange()
+        try:
+            keep = read(ex)
+        except BadRequest as error:
+            return (error.status, str(error))
+        assert ex.line in (b"", line)
+        return (keep, ex.method, ex.target, ex.version, ex.scheme, ex.length, ex.headers.lines, ex.headers.seen)
+
+    whole = b"\r\n".join((line, *fields))
+    assert outcome(lambda ex: read_request(whole, FieldTable(), ex)) == outcome(
+        lambda ex: http1._read_unusual(line, list(fields), FieldTable(), ex)
+    )
