@@ -149,6 +149,72 @@ class NamerError(BindError):
 
 
 @attrs.frozen(kw_only=True)
+class BackendError(BindError):
+    """A discovery or storage system gave no usable answer. ``asked`` is what was asked for, if that is worth telling.
+
+    ``is_lasting``: it is not likely to go away by asking again soon, so that is done slowly.
+    """
+
+    phase: ClassVar[str] = "backend"
+    backend: str
+    reason: str
+    asked: str = ""
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether somebody has to do something about it."""
+        return False
+
+    @property
+    def summary(self) -> str:
+        """What is wrong, whatever was asked for."""
+        return f"{self.backend}: {self.reason}"
+
+    def __str__(self) -> str:
+        return f"{self.summary} (asked for {self.asked})" if self.asked else self.summary
+
+
+@attrs.frozen(kw_only=True)
+class BackendUnreachable(BackendError):
+    """No connection, or it broke before an answer was complete."""
+
+    def __str__(self) -> str:
+        return self.summary  # it has nothing to do with what was asked
+
+
+@attrs.frozen(kw_only=True)
+class BackendSilent(BackendError):
+    """No answer in time, or none at all."""
+
+
+@attrs.frozen(kw_only=True)
+class BackendRefused(BackendError):
+    """It answered with an error ``status`` (HTTP's or a like one)."""
+
+    code: int
+
+    @property
+    def is_lasting(self) -> bool:
+        """The client's fault, but for "too slow", "too early" and "too many"."""
+        return 400 <= self.code < 500 and self.code not in (408, 425, 429)
+
+
+@attrs.frozen(kw_only=True)
+class BackendMalformed(BackendError):
+    """It answered with what cannot be understood."""
+
+    @property
+    def is_lasting(self) -> bool:
+        """See :class:`BackendError`."""
+        return True
+
+
+@attrs.frozen(kw_only=True)
+class BackendDefect(BackendMalformed):
+    """What it answered met a defect here."""
+
+
+@attrs.frozen(kw_only=True)
 class AddressDenied(BindError):
     """Every address of a bound name is in a network that the router does not connect to (``egress``)."""
 

@@ -1,4 +1,4 @@
-"""TLS as the configuration has it: a listener's certificates and settings, a client block's, and the files both follow.
+"""TLS as the configuration has it: a listener's certificates and settings, and how connections to services are made.
 
 Source: linkerd-config spec 4.4; ARCHITECTURE.md, section 7 (who starts a watch ends it). What the file says becomes settings of
 ``core.tls``; a file that changes makes new ones, and one that turns bad leaves those before.
@@ -6,24 +6,25 @@ Source: linkerd-config spec 4.4; ARCHITECTURE.md, section 7 (who starts a watch 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import attrs
 from twisted.logger import Logger
 
+from meshgw.backends.tls import ClientTlsFiles, read_trust
 from meshgw.config.tls import ClientTls, ServerTls
 from meshgw.config.values import Captures
-from meshgw.core.certificates import CertificateStore, load_certificates
+from meshgw.core.certificates import CertificateStore
 from meshgw.core.connecting import Dial
 from meshgw.core.reactor import Poller
 from meshgw.core.secured import Secured
 from meshgw.core.timers import Wheel
-from meshgw.core.tls import ClientSettings, ServerSettings, TlsConfigError
+from meshgw.core.tls import ServerSettings, TlsConfigError
 from meshgw.core.tls_connecting import TlsConnecting, Unconfigured
 from meshgw.core.tls_ends import ServerTlsConnection
-from meshgw.core.tls_files import DirectorySource, PairFiles, PairSource, WatchedFiles, read_file
+from meshgw.core.tls_files import DirectorySource, PairFiles, PairSource, WatchedFiles
 from meshgw.core.tls_sides import ClientSecurity, TlsClient, TlsServer
 from meshgw.core.transport import Connection
 from meshgw.errors import MeshError
@@ -37,19 +38,6 @@ FAILURES = ("http", "garbage", "hello", "handshake", "timeout", "closed")
 """Why a handshake with a caller failed: plain HTTP, no TLS at all, no certificate or protocol for it, its certificate and the like."""
 
 _log = Logger()
-
-
-def read_trust(paths: Sequence[str]) -> bytes:
-    """The PEM of all authorities in some files; empty without files. Raises :class:`TlsConfigError`."""
-    texts = []
-    for path in paths:
-        text = read_file(path)
-        try:
-            load_certificates(text)
-        except ValueError as error:
-            raise TlsConfigError(what=path, reason=str(error)) from error
-        texts.append(text)
-    return b"\n".join(texts)
 
 
 class ListenerTls:
@@ -138,61 +126,6 @@ class ListenerTls:
         """End that."""
         for source in (*self._sources, self._watched):
             source.stop()
-
-
-class ClientTlsFiles:
-    """The TLS of one client block and the files behind it."""
-
-    def __init__(self, config: ClientTls, *, reactor: Any, alpn: tuple[bytes, ...] = ()) -> None:
-        self._config, self._alpn = config, alpn
-        own = config.client_auth
-        self._pair = None
-        if own is not None:
-            self._pair = PairFiles(certificate=own.cert_path, key=own.key_path, intermediates=own.intermediate_certs_path)
-        paths = (*config.trust_files, *(self._pair.paths if self._pair is not None else ()))
-        self._watched = WatchedFiles(reactor, paths, self._follow)
-        self._security: ClientSecurity | None = None
-
-    def security(self) -> ClientSecurity:
-        """What connections are made with; read at first use. Raises :class:`TlsConfigError`."""
-        if self._security is None:
-            problem = self._config.problem()
-            if problem is not None:
-                raise TlsConfigError(what="", reason=problem)
-            security = ClientSecurity(self._read())
-            security.check()
-            self._security = security
-        return self._security
-
-    def _read(self) -> ClientSettings:
-        config = self._config
-        return ClientSettings(
-            validate=not config.disable_validation,
-            trust=read_trust(config.trust_files),
-            pair=self._pair.read() if self._pair is not None else None,
-            protocols=config.protocols,
-            alpn=self._alpn,
-        )
-
-    def _follow(self) -> None:
-        security = self._security
-        if security is None:
-            return  # the next use reads them
-        try:
-            settings = self._read()
-            ClientSecurity(settings).check()
-        except TlsConfigError as error:
-            _log.warn("TLS to services stays as it is: {reason}", reason=str(error))
-        else:
-            security.settings = settings
-
-    def start(self) -> None:
-        """Begin to follow the files."""
-        self._watched.start()
-
-    def stop(self) -> None:
-        """End that."""
-        self._watched.stop()
 
 
 class ClientTlsBlocks:

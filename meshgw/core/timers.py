@@ -135,6 +135,17 @@ class Backoff:
         self._waits = decorrelated_jittered(self._rng, self._least, self._most)
 
 
+def sleep(clock: IReactorTime, seconds: float) -> Deferred[None]:
+    """Fires after ``seconds``; to cancel it takes the call back."""
+
+    def cancel(_waiting: Deferred[None]) -> None:
+        call.cancel()
+
+    waiting: Deferred[None] = Deferred(cancel)
+    call = clock.callLater(seconds, waiting.callback, None)
+    return waiting
+
+
 class Spawner:
     """Runs background coroutines, logs those that fail, and cancels the rest when stopped."""
 

@@ -1,0 +1,1 @@
+"""Clients of discovery and storage systems, without mesh meaning: how they are connected to, asked, and watched."""

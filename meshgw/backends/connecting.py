@@ -1,0 +1,231 @@
+"""Connecting to a backend's API: its host name by our own live DNS, one address after the other, TLS, keep-alive, fail-fast.
+
+Source: linkerd-config spec 3.4 and 3.5 (``host``, ``port``, ``tls``, ``failFast``), 10.4 (fail-fast). HTTP over it is in ``http_client``.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+from OpenSSL import SSL
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.iweb import IAgent, IAgentEndpointFactory
+from zope.interface import implementer
+
+from meshgw.backends.tls import ClientTlsFiles
+from meshgw.config.tls import ClientTls
+from meshgw.core.address import Addr, Address, Replicas
+from meshgw.core.live import Failed, Live, Ok, Pending, State
+from meshgw.core.tls import Check
+from meshgw.core.tls_sides import TlsClient
+from meshgw.errors import NamerError
+
+CONNECT_SECONDS: Final = 3.0
+"""For one address: enough for a lost SYN and a far data centre, little enough to try a second address within a caller's patience."""
+RESOLVE_SECONDS: Final = 5.0
+KEEP_ALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+"""Seconds and probes: a machine that vanished while it owed an answer is noticed after a minute, as long polls are silent for long."""
+FAIL_FAST_SECONDS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # spec 10.4
+MOST_IDLE: Final = 64
+"""Connections kept between requests; those of long polls under way do not count."""
+IDLE_SECONDS: Final = 30  # below the minute after which common servers and proxies close idle connections
+
+Resolve = Callable[[str, int], Live[Addr]]
+
+
+class FailFast:
+    """After a failed connect no other is tried for a time that grows: what waits for a dead backend is told at once."""
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._failures = 0
+        self._until = 0.0
+
+    def check(self, where: str) -> None:
+        """Raises :class:`NamerError` while connecting is not tried."""
+        left = self._until - self._seconds()
+        if left > 0:
+            raise NamerError(detail=f"{where} is not tried again for {left:.1f} s (failFast)")
+
+    def connected(self) -> None:
+        """A connect succeeded."""
+        self._failures = 0
+        self._until = 0.0
+
+    def failed(self) -> None:
+        """A connect failed."""
+        wait = FAIL_FAST_SECONDS[min(self._failures, len(FAIL_FAST_SECONDS) - 1)]
+        self._failures += 1
+        self._until = self._seconds() + wait
+
+
+@implementer(IStreamClientEndpoint)
+class ResolvedEndpoint:
+    """``host:port`` with the addresses that DNS has for it at each connect; the next is tried when one fails."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        resolve: Resolve,
+        host: str,
+        port: int,
+        *,
+        fail_fast: FailFast | None = None,
+        check: Callable[[], object] = lambda: None,
+    ) -> None:
+        """``check`` raises when connecting is of no use."""
+        self._reactor, self._resolve, self._host, self._port = reactor, resolve, host, port
+        self._fail_fast, self._check = fail_fast, check
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """See :class:`IStreamClientEndpoint`."""
+        return Deferred.fromCoroutine(self._connect(protocolFactory))
+
+    async def _connect(self, factory: IProtocolFactory) -> IProtocol:
+        self._check()
+        if self._fail_fast is None:
+            return await self._first(factory)
+        self._fail_fast.check(f"{self._host}:{self._port}")
+        try:
+            protocol = await self._first(factory)
+        except CancelledError:
+            raise
+        except Exception:
+            self._fail_fast.failed()
+            raise
+        self._fail_fast.connected()
+        return protocol
+
+    async def _first(self, factory: IProtocolFactory) -> IProtocol:
+        problem: Exception = NamerError(detail=f"{self._host}: no address")
+        for address in await addresses_of(self._resolve(self._host, self._port), self._host, self._reactor):
+            kind = TCP6ClientEndpoint if ":" in address.host else TCP4ClientEndpoint
+            endpoint = kind(self._reactor, address.host, address.port, timeout=CONNECT_SECONDS)
+            try:
+                protocol: IProtocol = await endpoint.connect(factory)
+            except CancelledError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever keeps this address from answering, the next may do
+                problem = error
+                continue
+            _keep_alive(protocol)
+            return protocol
+        raise problem
+
+
+def addresses_of(live: Live[Addr], host: str, clock: Any) -> Deferred[tuple[Address, ...]]:
+    """The addresses of a host once they are known; an error or none is a :class:`NamerError`."""
+
+    def cancel(_waiting: object) -> None:
+        observation.close()
+
+    known: Deferred[tuple[Address, ...]] = Deferred(cancel)
+
+    def notify(state: State[Addr]) -> None:
+        if isinstance(state, Pending) or known.called:
+            return
+        if isinstance(state, Failed):
+            known.errback(state.error)
+        elif isinstance(state, Ok) and isinstance(state.value, Replicas) and state.value.addresses:
+            known.callback(state.value.addresses)
+        else:
+            known.errback(NamerError(detail=f"{host}: no such host"))
+
+    observation = live.observe(notify)
+
+    def ended(result: Any) -> Any:
+        observation.close()
+        return result
+
+    return known.addTimeout(RESOLVE_SECONDS, clock).addBoth(ended)
+
+
+def _keep_alive(protocol: IProtocol) -> None:
+    """Have the kernel notice a peer that is gone; without its help (in-memory transports) there is nothing to notice."""
+    transport = getattr(protocol, "transport", None)
+    handle = getattr(transport, "getHandle", lambda: None)()
+    if isinstance(handle, socket.socket):
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEP_ALIVE.items():
+            if hasattr(socket, name):
+                handle.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class TlsCreator:
+    """Gives Twisted's TLS the connections of our own, so that verification, files and messages are those of all clients."""
+
+    def __init__(self, files: ClientTlsFiles, config: ClientTls, where: str) -> None:
+        self._files, self._config, self._where = files, config, where
+        self._client: TlsClient | None = None
+        self._check: Check | None = None
+
+    def refusal(self) -> str:
+        """Why the last certificate was refused; empty if it was not."""
+        check = self._check
+        if check is None or not check.reason:
+            return ""
+        return f"{check.reason}; expected name: {check.expected}; certificate shown: {check.shown}"
+
+    def clientConnectionForTLS(self, _protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        """A connection about to start. Raises :class:`TlsConfigError`."""
+        security = self._files.security()
+        if self._client is None:
+            self._client = TlsClient(security, self._config.name_for({}))
+        connection, self._check = self._client.begin(self._where)
+        return connection
+
+
+@implementer(IAgentEndpointFactory)
+class _Endpoints:
+    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
+        self._endpoint = endpoint
+
+    def endpointForURI(self, _uri: object) -> IStreamClientEndpoint:
+        return self._endpoint
+
+
+class Connector:
+    """How one backend is connected to. ``agent`` speaks HTTP to it; ``start`` and ``stop`` follow the files of its TLS."""
+
+    def __init__(
+        self, reactor: Any, resolve: Resolve, host: str, port: int, *, tls: ClientTls | None = None, fail_fast: bool = False
+    ) -> None:
+        self._files = ClientTlsFiles(tls, reactor=reactor) if tls is not None and tls.enabled else None
+        endpoint: Any = ResolvedEndpoint(
+            reactor,
+            resolve,
+            host,
+            port,
+            fail_fast=FailFast(reactor.seconds) if fail_fast else None,
+            check=self._files.security if self._files is not None else lambda: None,
+        )
+        self.refusal: Callable[[], str] = str
+        """Why TLS refused the last certificate; empty if it did not."""
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        if self._files is not None and tls is not None:
+            creator = TlsCreator(self._files, tls, where)
+            self.refusal = creator.refusal
+            endpoint = wrapClientTLS(cast("Any", creator), endpoint)
+        self.base = f"{'http' if self._files is None else 'https'}://{where}"
+        self._pool = HTTPConnectionPool(reactor)  # type: ignore[no-untyped-call]
+        self._pool.maxPersistentPerHost = MOST_IDLE
+        self._pool.cachedConnectionTimeout = IDLE_SECONDS
+        self.agent: IAgent = Agent.usingEndpointFactory(reactor, _Endpoints(endpoint), self._pool)  # type: ignore[no-untyped-call]
+
+    def start(self) -> None:
+        """Begin to follow the files."""
+        if self._files is not None:
+            self._files.start()
+
+    def stop(self) -> None:
+        """End that, and close the idle connections."""
+        if self._files is not None:
+            self._files.stop()
+        self._pool.closeCachedConnections()  # type: ignore[no-untyped-call]

@@ -1,0 +1,87 @@
+"""The ``tls`` block of a client as the configuration has it, with the files behind it; clients of services and of backends share it.
+
+Source: linkerd-config spec 4.4. A file that changes makes new settings of ``core.tls``, and one that turns bad leaves those before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.logger import Logger
+
+from meshgw.config.tls import ClientTls
+from meshgw.core.certificates import load_certificates
+from meshgw.core.tls import ClientSettings, TlsConfigError
+from meshgw.core.tls_files import PairFiles, WatchedFiles, read_file
+from meshgw.core.tls_sides import ClientSecurity
+
+_log = Logger()
+
+
+def read_trust(paths: Sequence[str]) -> bytes:
+    """The PEM of all authorities in some files; empty without files. Raises :class:`TlsConfigError`."""
+    texts = []
+    for path in paths:
+        text = read_file(path)
+        try:
+            load_certificates(text)
+        except ValueError as error:
+            raise TlsConfigError(what=path, reason=str(error)) from error
+        texts.append(text)
+    return b"\n".join(texts)
+
+
+class ClientTlsFiles:
+    """The TLS of one client block and the files behind it."""
+
+    def __init__(self, config: ClientTls, *, reactor: Any, alpn: tuple[bytes, ...] = ()) -> None:
+        self._config, self._alpn = config, alpn
+        own = config.client_auth
+        self._pair = None
+        if own is not None:
+            self._pair = PairFiles(certificate=own.cert_path, key=own.key_path, intermediates=own.intermediate_certs_path)
+        paths = (*config.trust_files, *(self._pair.paths if self._pair is not None else ()))
+        self._watched = WatchedFiles(reactor, paths, self._follow)
+        self._security: ClientSecurity | None = None
+
+    def security(self) -> ClientSecurity:
+        """What connections are made with; read at first use. Raises :class:`TlsConfigError`."""
+        if self._security is None:
+            problem = self._config.problem()
+            if problem is not None:
+                raise TlsConfigError(what="", reason=problem)
+            security = ClientSecurity(self._read())
+            security.check()
+            self._security = security
+        return self._security
+
+    def _read(self) -> ClientSettings:
+        config = self._config
+        return ClientSettings(
+            validate=not config.disable_validation,
+            trust=read_trust(config.trust_files),
+            pair=self._pair.read() if self._pair is not None else None,
+            protocols=config.protocols,
+            alpn=self._alpn,
+        )
+
+    def _follow(self) -> None:
+        security = self._security
+        if security is None:
+            return  # the next use reads them
+        try:
+            settings = self._read()
+            ClientSecurity(settings).check()
+        except TlsConfigError as error:
+            _log.warn("TLS to services stays as it is: {reason}", reason=str(error))
+        else:
+            security.settings = settings
+
+    def start(self) -> None:
+        """Begin to follow the files."""
+        self._watched.start()
+
+    def stop(self) -> None:
+        """End that."""
+        self._watched.stop()

@@ -1,0 +1,32 @@
+"""What the namers over a watched backend share: a watched service as a bound name.
+
+Source: linkerd-config spec 3.1 (a name that is known and has no endpoint stays bound, one that is unknown is neg).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TypeVar
+
+from meshgw.backends.endpoints import Found, NoEndpoints, Resolve, resolved
+from meshgw.backends.watching import Watches
+from meshgw.core.address import Bound
+from meshgw.core.live import Live, live_map
+from meshgw.naming.path import Path
+from meshgw.naming.tree import NEG, Leaf, NameTree
+
+K = TypeVar("K", bound=Hashable)
+
+
+def bound_name(watches: Watches[K, Found], key: K, *, id: Path, residual: Path, resolve: Resolve) -> Live[NameTree[Path | Bound]]:
+    """The tree of one name: bound to what ``watches`` finds for ``key`` while that exists, else neg.
+
+    Endpoints that come and go change the addresses only, so that whoever follows the tree is not told of them.
+    """
+    found = watches.watch(key)
+    leaf: Leaf[Path | Bound] = Leaf(Bound(id, resolved(found, resolve, watches.show(key)), residual))
+
+    def tree(value: Found) -> NameTree[Path | Bound]:
+        return NEG if isinstance(value, NoEndpoints) else leaf
+
+    return live_map(found, tree)
