@@ -37,7 +37,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python deploy/demo/run.py $(ARGS)
 
 test: $(VENV)/.installed
-	.ci/packages nginx-light haproxy curl dnsmasq-base wrk openssl sslscan
+	.ci/packages nginx-light haproxy curl dnsmasq-base wrk openssl sslscan consul
 	$(BIN)/python -m pytest -n $(TEST_JOBS) $(ARGS)
 
 check: $(VENV)/.installed
