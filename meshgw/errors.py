@@ -104,7 +104,8 @@ class BindError(MeshError):
 class Unbound(BindError):
     """The name evaluates to neg, fail or empty (spec 5.8, "Unable to route request!").
 
-    ``steps`` explains the delegation, one line per step, as ``meshgw dtab`` prints it.
+    ``steps`` explains the delegation, one line per step, as ``meshgw dtab`` prints it. ``failures`` are the errors of sources that fail:
+    had they answered, the name might be known.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Unbound(BindError):
     base: tuple[str, ...] = ()
     override: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = ["Unable to route request!", "", f"service name: {self.name}", "dtab:", "base dtab:"]
@@ -119,6 +121,9 @@ class Unbound(BindError):
         lines.append("override dtab:")
         lines += [f"  {dentry}" for dentry in self.override]
         lines.append(f"outcome: {self.outcome}")
+        if self.failures:
+            lines.append("failing sources:")
+            lines += [f"  {failure}" for failure in self.failures]
         if self.steps:
             lines.append("resolution:")
             lines += [f"  {step}" for step in self.steps]
@@ -272,12 +277,16 @@ class NoEndpoint(BalanceError):
     bound: str
     known: int = 0
     closed: int = 0
+    stale: str = ""
+    """Why the source of the addresses has failed since it told them, if it has."""
 
     def __str__(self) -> str:
         if not self.known:
             detail = "it has no addresses"
         else:
             detail = f"{self.known} known, {self.closed} marked dead; see /client_state.json"
+        if self.stale:
+            detail += f" (the last good answer; since then: {self.stale})"
         return f"Unable to route request!\n\nservice name: {self.service}\nclient name: {self.bound}\nno hosts available: {detail}"
 
 

@@ -21,7 +21,7 @@ from meshgw.config.loader import load
 from meshgw.core.address import Addr, Address, Bound, Replicas
 from meshgw.core.live import Live, Source
 from meshgw.core.timers import Wheel
-from meshgw.kinds import Registry, Runtime
+from meshgw.kinds import Interpreter, Registry, Runtime
 from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
 from meshgw.naming.tree import Leaf, NameTree
@@ -62,9 +62,9 @@ class Names:
 
 
 class Mesh:
-    """A router serving on a free port of loopback; ``router`` are YAML lines of its block."""
+    """A router serving on a free port of loopback; ``router`` are YAML lines of its block. Names are bound by ``interpreter``, if given."""
 
-    def __init__(self, router: str = "", server: str = "") -> None:
+    def __init__(self, router: str = "", server: str = "", *, interpreter: Interpreter | None = None) -> None:
         text = f"routers:\n- protocol: http\n  servers:\n  - port: 0\n{_indented(server, 4)}{_indented(router, 2)}"
         loaded = load(text, "test.yml", Registry())
         assert loaded.config is not None, [problem.show() for problem in loaded.problems]
@@ -73,7 +73,8 @@ class Mesh:
         self.wheel = Wheel(self.clock)
         runtime = Runtime(reactor=self.clock, metrics=self.metrics, random=Random(7), spawn=_unused, resolve=_unused)
         shared = Shared(runtime=runtime, poller=self.poller, wheel=self.wheel, clock=self.clock.seconds, now=self.clock.seconds)
-        self.router = HttpRouter(loaded.config.routers[0].config, "http", self.names, shared, self.metrics.scope("rt", "http"))
+        scope = self.metrics.scope("rt", "http")
+        self.router = HttpRouter(loaded.config.routers[0].config, "http", interpreter or self.names, shared, scope)
         self.router.listen(Sockets.open(router_places(loaded.config.routers[0])).take)
         self.router.start()
         self.port = self.router.listeners[0].address[1]

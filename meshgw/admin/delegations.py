@@ -11,9 +11,9 @@ from typing import Any
 from twisted.internet import defer
 from twisted.internet.interfaces import IReactorTime
 
-from meshgw.admin.errors import CannotDelegate
+from meshgw.admin.errors import CannotDelegate, NotResolved
 from meshgw.bind.delegate import with_addresses
-from meshgw.core.live import Failed, Live, Ok, State
+from meshgw.core.live import Failed, Live, Ok, Pending, State
 from meshgw.kinds import Interpreter
 from meshgw.naming.dtab import Delegation, Dtab
 from meshgw.naming.path import Path
@@ -36,7 +36,7 @@ class Delegations:
     async def delegate(self, namespace: str | None, dtab: Dtab, path: Path) -> Mapping[str, Any]:
         """The delegation tree, ready for ``json.dumps``.
 
-        Raises :class:`CannotDelegate`, ``TimeoutError`` after two seconds, or whatever :class:`MeshError` the lookup fails with.
+        Raises :class:`CannotDelegate`, :class:`NotResolved` after two seconds, or whatever :class:`MeshError` the lookup fails with.
         """
         name, interpreter = self._interpreter(namespace)
         delegate = getattr(interpreter, "delegate", None)
@@ -54,13 +54,17 @@ class Delegations:
 
 
 async def _settled(live: Live[Delegation], reactor: IReactorTime, seconds: float) -> Delegation:
-    """The first good value or failure of ``live``. Raises ``TimeoutError`` if neither comes in time."""
+    """The first good value or failure of ``live``. Raises :class:`NotResolved` if neither comes in time."""
     waiting: defer.Deferred[Delegation] = defer.Deferred()
+    waiting_for = ""
 
     def notify(state: State[Delegation]) -> None:
+        nonlocal waiting_for
         if waiting.called:
             return
-        if isinstance(state, Ok):
+        if isinstance(state, Pending):
+            waiting_for = state.waiting_for
+        elif isinstance(state, Ok):
             waiting.callback(state.value)
         elif isinstance(state, Failed):
             waiting.errback(state.error)
@@ -69,6 +73,6 @@ async def _settled(live: Live[Delegation], reactor: IReactorTime, seconds: float
     try:
         return await waiting.addTimeout(seconds, reactor)
     except defer.TimeoutError as error:  # not the builtin of the same name
-        raise TimeoutError(f"no delegation within {seconds:g} s") from error
+        raise NotResolved(waiting_for=waiting_for) from error
     finally:
         observation.close()

@@ -43,6 +43,17 @@ class NoAnswer(AdminError):
         return f"{self.who} did not answer within {self.seconds:g} s"
 
 
+@attrs.frozen(kw_only=True)
+class NotResolved(AdminError):
+    """No delegation came in time; ``waiting_for`` is what it still waits for, with its last error if it has one."""
+
+    status: ClassVar[int] = 503
+    waiting_for: str
+
+    def __str__(self) -> str:
+        return f"Request timed out.{f' Still waiting for {self.waiting_for}.' if self.waiting_for else ''}"
+
+
 class ReloadUnderWay(AdminError):
     """The configuration is being reloaded already."""
 

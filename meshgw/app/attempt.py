@@ -17,7 +17,7 @@ from meshgw.bind.route import Phase, Route
 from meshgw.core.exchange import Exchange, Upstream
 from meshgw.core.stack import EndHook, Pipeline, ResponseHook, Wait
 from meshgw.core.timers import Wheel
-from meshgw.errors import BindingTimeout, ConnectFailed, InternalError, MeshError, NoEndpoint, Rebound, Unbound
+from meshgw.errors import BindingTimeout, ConnectFailed, InternalError, MeshError, Rebound, Unbound
 from meshgw.filters.classify import NON_RETRYABLE_FAILURE, RETRYABLE_FAILURE, SUCCESS
 from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
@@ -129,7 +129,7 @@ class Attempts:
                 client.waiters.append(ex)
                 self._wait(ex, client.waiters)
             else:
-                self.fail(ex, client.error or NoEndpoint(service=ex.name.show() if ex.name else "", bound=client.label))
+                self.fail(ex, client.error or client.no_endpoint(ex.name.show() if ex.name else ""))
             return
         ex.node = node
         node.load += 1
@@ -184,7 +184,8 @@ class Attempts:
             what = f"a connection to {ex.node.address.show()} for client {ex.bound.client.label}"
             ex.verdict = NON_RETRYABLE_FAILURE
         elif ex.depth == BOUND:
-            what = f"addresses of {ex.bound.client.label}"
+            client = ex.bound.client
+            what = f"addresses of {client.label}{f': {client.waiting_for}' if client.waiting_for else ''}"
         else:
             what = ex.route.waiting_for
         self.fail(ex, BindingTimeout(name=name, seconds=self._binding_timeout, waiting_for=what))

@@ -15,7 +15,7 @@ from meshgw.core.address import Addr, Address, Replicas
 from meshgw.core.exchange import Exchange
 from meshgw.core.live import Live, Observation, Ok, Pending, State
 from meshgw.core.stream import Stream
-from meshgw.errors import MeshError, NamerError
+from meshgw.errors import MeshError, NamerError, NoEndpoint
 from meshgw.filters.budget import RetryBudget
 from meshgw.naming.path import Path
 from meshgw.telemetry.metrics import Metrics
@@ -52,6 +52,7 @@ class BoundClient:
         self.exists = True
         self.error: MeshError | None = None
         self.stale: Exception | None = None
+        self.waiting_for = ""
         self.authority: bytes | None = None
         self.waiters: list[Exchange] = []
         self._observation: Observation | None = None
@@ -79,6 +80,7 @@ class BoundClient:
 
     def _changed(self, state: State[Addr]) -> None:
         if isinstance(state, Pending):
+            self.waiting_for = state.waiting_for
             return
         self.error = self.stale = None
         changed = False
@@ -122,7 +124,13 @@ class BoundClient:
         }
         if self.stale is not None:
             state["stale"] = str(self.stale)
+        if self.is_pending and self.waiting_for:
+            state["waitingFor"] = self.waiting_for
         return state
+
+    def no_endpoint(self, service: str) -> NoEndpoint:
+        """The error of a request that none of the endpoints can take."""
+        return NoEndpoint(service=service, bound=self.label, stale="" if self.stale is None else str(self.stale))
 
     def close(self) -> None:
         """Stop following; connections under way finish, idle ones close; the metrics are pruned."""

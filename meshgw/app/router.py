@@ -16,12 +16,12 @@ from twisted.logger import Logger
 from meshgw.app.client import BoundClient
 from meshgw.app.policy import ServicePolicy
 from meshgw.bind.cache import CacheCounters, Entry, SharedCache
-from meshgw.bind.explain import explain_steps, verdict
+from meshgw.bind.explain import explain_steps, failures, verdict
 from meshgw.bind.route import Choices, Phase, Route, flatten
 from meshgw.config.router import BindingCache
 from meshgw.core.address import Bound
 from meshgw.core.exchange import Exchange
-from meshgw.core.live import Ok, current
+from meshgw.core.live import Ok, Pending, current
 from meshgw.core.stack import Pipeline
 from meshgw.core.timers import Timer, Wheel
 from meshgw.errors import Unbound
@@ -193,21 +193,25 @@ class RouterCaches:
         known = route.error
         if isinstance(known, Unbound):
             return known
-        outcome = "no endpoint"
+        outcome, is_known = "no endpoint", True
         steps: tuple[str, ...] = ()
+        failing = () if route.stale is None else (str(route.stale),)
         delegate = getattr(self.interpreter, "delegate", None)
         if delegate is not None:
             state = current(delegate(self.dtab if route.dtab is None else self.dtab + route.dtab, route.name))
             if isinstance(state, Ok):
                 outcome, steps = verdict(state.value), explain_steps(state.value)
+                failing = tuple(dict.fromkeys((*failing, *failures(state.value))))
+            is_known = not isinstance(state, Pending)
         error = Unbound(
             name=route.name.show(),
             outcome=outcome,
             base=tuple(f"{dentry.prefix.show()} => {dentry.show().partition('=>')[2]}" for dentry in self.dtab),
             override=tuple(f"{dentry.prefix.show()} => {dentry.show().partition('=>')[2]}" for dentry in route.dtab or ()),
             steps=steps,
+            failures=failing,
         )
-        if route.phase is Phase.UNBOUND:
+        if route.phase is Phase.UNBOUND and is_known:
             route.error = error
         return error
 

@@ -278,8 +278,9 @@ def _join_state(known: dict[str, Any], other: Mapping[str, Any]) -> None:
         if address not in known["addresses"]:
             known["addresses"].append(address)
     known["endpoints"] = [*known["endpoints"], *other["endpoints"]]
-    if known["state"] == "Pending":
+    if known["state"] == "Pending" != other["state"]:
         known["state"] = other["state"]
+        known.pop("waitingFor", None)
     if "stale" in other:
         known.setdefault("stale", other["stale"])
 

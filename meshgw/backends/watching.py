@@ -184,10 +184,10 @@ class Watch(Generic[K, T]):
             self.value.fail(error)
         elif watches.absent is not None:
             self.value.put(Ok(watches.absent, error))
-        elif error.is_lasting:
-            self.value.put(Failed(error))
+        elif error.is_lasting or isinstance(self.value.state, Failed):
+            self.value.put(Failed(error))  # readers that were told a failure wait no more: they are to know the latest
         else:
-            self.value.put(Pending(str(error)))
+            self.value.put(Pending(f"{watches.show(self.key)}; {error}"))
 
     def describe(self) -> dict[str, object]:
         """The entry in ``/namer_state``."""

@@ -32,7 +32,7 @@ from meshgw.naming.delegation import (
 )
 from meshgw.naming.dtab import Dentry, Dtab
 from meshgw.naming.path import ROOT, Path
-from meshgw.naming.tree import Alt, Empty, Fail, Leaf, NameTree, Union
+from meshgw.naming.tree import Alt, Empty, Fail, Leaf, NameTree, Neg, Union
 
 TOO_DEEP = "Max recursion level reached."
 
@@ -87,6 +87,8 @@ class _Explanation:
         answer: Answer = state.value
         if isinstance(answer, Leaf) and not isinstance(answer.value, Bound):  # a namer that rewrites is a step of its own
             return delegate_to(path, dentry, self.lookup(answer.value, dentry, depth + 1))
+        if isinstance(answer, Neg) and state.error is not None:
+            return DelegateNeg(path, dentry, str(state.error))
         return self._follow(path, dentry, answer, depth + 1, literal=False)
 
     def _follow(self, path: Path, dentry: Dentry | None, tree: Answer, depth: int, *, literal: bool = True) -> Delegation:

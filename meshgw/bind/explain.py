@@ -65,6 +65,8 @@ def delegation_to_json(node: Delegation) -> JsonObject:
         json["bound"] = bound_to_json(node.bound)
     elif isinstance(node, DelegateException):
         json["message"] = node.message
+    elif isinstance(node, DelegateNeg) and node.reason:
+        json["message"] = node.reason  # ours: Linkerd does not tell a failing source from a name that does not exist
     return json
 
 
@@ -87,15 +89,16 @@ def address_state(bound: BoundName) -> State[Addr]:
 
 
 def addr_to_json(state: State[Addr]) -> JsonObject:
-    """``{type: bound | failed | neg | pending, ...}`` of an address set's state."""
+    """``{type: bound | failed | neg | pending, ...}`` of an address set's state; ``stale`` is why a good one may be outdated."""
     if isinstance(state, Pending):
         return {"type": "pending"}
     if isinstance(state, Failed):
         return {"type": "failed", "cause": str(state.error)}
+    stale: JsonObject = {} if state.error is None else {"stale": str(state.error)}
     if not isinstance(state.value, Replicas):
-        return {"type": "neg"}
+        return {"type": "neg"} | stale
     addresses = [{"ip": one.host, "port": one.port, "meta": _address_meta(one)} for one in state.value.addresses]
-    return {"type": "bound", "addrs": addresses, "meta": dict(state.value.meta)}
+    return {"type": "bound", "addrs": addresses, "meta": dict(state.value.meta)} | stale
 
 
 def _address_meta(address: Address) -> JsonObject:
@@ -135,7 +138,9 @@ def _read_node(json: Any) -> Delegation:
         return DelegateException(path, dentry, str(json["message"]))
     if kind == "transformation":
         return DelegateTransformation(path, dentry, str(json["name"]), _read_bound(json["bound"]), _read_node(json["tree"]))
-    plain = {"neg": DelegateNeg, "fail": DelegateFail, "empty": DelegateEmpty}.get(kind)
+    if kind == "neg":
+        return DelegateNeg(path, dentry, str(json.get("message", "")))
+    plain = {"fail": DelegateFail, "empty": DelegateEmpty}.get(kind)
     if plain is None:
         raise ValueError(f"not a delegation tree: a node of type {kind!r}")
     return plain(path, dentry)
@@ -147,15 +152,16 @@ def _read_bound(json: Any) -> Bound:
 
 def _read_addr(json: Any) -> State[Addr]:
     kind = json["type"]
+    stale = NamerError(detail=str(json["stale"])) if "stale" in json else None
     if kind == "bound":
         addresses = [
             Address(str(one["ip"]), int(one["port"]), float(one.get("meta", {}).get(WEIGHT_KEY, 1.0)), one.get("meta", {}))
             for one in json["addrs"]
         ]
-        return Ok(Replicas(tuple(addresses), json.get("meta", {})))
+        return Ok(Replicas(tuple(addresses), json.get("meta", {})), stale)
     if kind == "failed":
         return Failed(NamerError(detail=str(json.get("cause", ""))))
-    return Ok(ADDR_NEG) if kind == "neg" else PENDING
+    return Ok(ADDR_NEG, stale) if kind == "neg" else PENDING
 
 
 # What evaluation makes of a tree
@@ -198,6 +204,17 @@ def has_endpoints(root: Delegation) -> bool:
 def _addresses(leaf: DelegateLeaf) -> tuple[Address, ...]:
     state = address_state(leaf.bound)
     return state.value.addresses if isinstance(state, Ok) and isinstance(state.value, Replicas) else ()
+
+
+def failures(root: Delegation, limit: int = 5) -> tuple[str, ...]:
+    """What the sources that fail say, each once, at most ``limit``."""
+    found: dict[str, None] = {}
+    for node, _, _ in _walk(root):
+        if isinstance(node, DelegateNeg) and node.reason:
+            found[node.reason] = None
+        elif isinstance(node, DelegateException):
+            found[node.message] = None
+    return tuple(found)[:limit]
 
 
 # Text
@@ -256,6 +273,8 @@ def _outcome(node: Delegation) -> str:
         return f": failed: {node.message}"
     if isinstance(node, DelegateTransformation):
         return f": {node.bound.id.show()} transformed by {node.name}"
+    if isinstance(node, DelegateNeg) and node.reason:
+        return f": taken as unknown, for its source fails: {node.reason}"
     if isinstance(node, DelegateNeg):
         return ": no such name" if node.path else ": no such name, says the entry"
     if isinstance(node, DelegateFail):

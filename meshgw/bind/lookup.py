@@ -93,7 +93,11 @@ class Lookups:
             raise NamerError(detail=f"More than {MAX_LOOKUPS} look-ups for one name, the last {path.show()}: dtab entries multiply it")
 
     def answer(self, path: Path) -> State[Answer]:
-        """The first answer of a namer that is not neg; neg if there is none. A namer that waits or fails hides those after it."""
+        """The first answer of a namer that is not neg; neg if there is none. A namer that waits or fails hides those after it.
+
+        A neg of a source that fails, which nobody can rely on, has its error.
+        """
+        unknown = _UNKNOWN
         for index in self._mounts.matching(path):
             prefix, namer = self._mounts[index]
             state: State[Answer] = self.hold((index, path), partial(_ask, namer, path.drop(len(prefix))))
@@ -101,7 +105,9 @@ class Lookups:
                 return _waiting_for(path, state)
             if not isinstance(state.value, Neg):
                 return state
-        return _UNKNOWN
+            if state.error is not None:
+                unknown = state
+        return unknown
 
     def hold(self, key: object, make: Callable[[], Live[T]]) -> State[T]:
         """The state of the live value kept under ``key``, made on first use and observed as long as it is used."""

@@ -94,6 +94,7 @@ class Route:
         "phase",
         "pipeline",
         "policy",
+        "stale",
         "tree",
         "used",
         "waiters",
@@ -120,6 +121,8 @@ class Route:
         self.choices: Choices[Any] | None = None
         self.tree: NameTree[Bound] | None = None
         self.error: MeshError | None = None
+        self.stale: Exception | None = None
+        """Why a source behind the tree fails at present, so that the tree may be outdated."""
         self.waiting_for = ""
         self.waiters: list[Exchange] = []
         self.used = 0.0
@@ -142,6 +145,8 @@ class Route:
                 self._enter(Phase.FAILED, None)
             return
         old, tree = self.tree, state.value
+        if self.stale is not state.error:
+            self.stale, self.error = state.error, None  # why it is unbound is to be worked out again
         if old is not None and old == tree:
             return
         before = self.choices

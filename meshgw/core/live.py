@@ -11,6 +11,7 @@ function it returns when the last one has left.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import attrs
@@ -205,50 +206,78 @@ def live_map(source: Live[T], function: Callable[[T], U]) -> Live[U]:
 
 
 def live_flat_map(source: Live[T], function: Callable[[T], Live[U]]) -> Live[U]:
-    """A live value that follows ``function(value)``, chosen anew whenever ``source`` has a new good value."""
+    """A live value that follows ``function(value)``, chosen anew whenever ``source`` has a new good value.
+
+    It is stale when either of the two is; a change of only the staleness of ``source`` does not choose anew.
+    """
 
     def start(out: Source[U]) -> Callable[[], None]:
-        inner: list[Observation] = []
-        chosen: list[T] = []
-
-        def notify(state: State[T]) -> None:
-            if not isinstance(state, Ok):
-                release()
-                out.put(state)
-                return
-            if chosen and chosen[0] == state.value:
-                return  # only the staleness of the source changed
-            try:
-                following = function(state.value)
-            except Exception as error:  # noqa: BLE001 - as above
-                release()
-                out.put(Failed(error))
-                return
-            old = inner[:]
-            chosen[:] = [state.value]
-            inner[:] = []
-            observation = following.observe(out.put)
-            if chosen and chosen[0] is state.value:
-                inner[:] = [observation]
-            else:
-                observation.close()  # what it said made the source move on
-            for previous in old:  # released after the new one is held, so that shared sources are not restarted
-                previous.close()
-
-        def release() -> None:
-            held, inner[:], chosen[:] = inner[:], [], []
-            for observation in held:
-                observation.close()
-
-        outer = source.observe(notify)
+        following = _Following(out, function)
+        outer = source.observe(following.take)
 
         def stop() -> None:
             outer.close()
-            release()
+            following.release()
 
         return stop
 
     return Source(start, forget=True)
+
+
+class _Following(Generic[T, U]):
+    """The live value that is followed at present. ``turn`` counts the choices, so that one that was left is not heard any more."""
+
+    def __init__(self, out: Source[U], function: Callable[[T], Live[U]]) -> None:
+        self._out, self._function = out, function
+        self._chosen: Ok[T] | None = None
+        self._held: Observation | None = None
+        self._state: State[U] = PENDING
+        self._turn = 0
+
+    def take(self, state: State[T]) -> None:
+        """Take over what the source says."""
+        if not isinstance(state, Ok):
+            self.release()
+            self._out.put(state)
+            return
+        before, self._chosen = self._chosen, state
+        if before is not None and before.value == state.value:
+            self._tell()
+            return
+        try:
+            live = self._function(state.value)
+        except Exception as error:  # noqa: BLE001 - as above
+            self.release()
+            self._out.put(Failed(error))
+            return
+        self._turn += 1
+        turn, old = self._turn, self._held
+        self._state, self._held = PENDING, None
+        observation = live.observe(partial(self._heard, turn))
+        if turn == self._turn:
+            self._held = observation
+        else:
+            observation.close()  # what it said made the source move on
+        if old is not None:
+            old.close()  # released after the new one is held, so that shared sources are not restarted
+
+    def _heard(self, turn: int, state: State[U]) -> None:
+        if turn == self._turn:
+            self._state = state
+            self._tell()
+
+    def _tell(self) -> None:
+        state, chosen = self._state, self._chosen
+        if isinstance(state, Ok) and state.error is None and chosen is not None and chosen.error is not None:
+            state = Ok(state.value, chosen.error)
+        self._out.put(state)
+
+    def release(self) -> None:
+        """Follow nothing."""
+        self._turn += 1
+        held, self._held, self._chosen = self._held, None, None
+        if held is not None:
+            held.close()
 
 
 def live_join(sources: Sequence[Live[T]], function: Callable[[Sequence[State[T]]], State[U]]) -> Live[U]:

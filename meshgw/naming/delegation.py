@@ -85,7 +85,12 @@ class DelegateLeaf(Delegation):
 
 @attrs.frozen(eq=False, repr=False)
 class DelegateNeg(Delegation):
-    """Nothing matched or the namer has no such name; the root path stands for a literal ``~``."""
+    """Nothing matched or the namer has no such name; the root path stands for a literal ``~``.
+
+    ``reason`` is the error of a namer that says so only because its source fails, and it has never known better.
+    """
+
+    reason: str = ""
 
 
 @attrs.frozen(eq=False, repr=False)

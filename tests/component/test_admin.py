@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from fakes.admin import HOST, Browser, Gateway, read
 from meshgw.admin.security import AdminSecurity
 from meshgw.admin.site import MAX_BODY
-from meshgw.core.live import Source, failed
+from meshgw.core.live import Pending, Source, failed
 from meshgw.errors import NamerError
 from meshgw.naming.delegation import DelegateNeg, Delegation
 from meshgw.naming.path import Path
@@ -201,6 +201,15 @@ def test_delegation_that_takes_too_long_times_out() -> None:
     browser.clock.advance(0.2)
     assert (read(transport).status, read(transport).text) == (503, "Request timed out.")
     assert not source.is_observed
+
+
+def test_delegation_that_takes_too_long_tells_what_it_waits_for() -> None:
+    gateway = Gateway()
+    gateway.first.answer = lambda path: Source(initial=Pending("web; Consul at localhost:8500: connection refused"))
+    browser = Browser(gateway)
+    _, transport = browser.send("GET", "/delegator.json?namespace=one&path=/svc")
+    browser.clock.advance(2.1)
+    assert read(transport).text == "Request timed out. Still waiting for web; Consul at localhost:8500: connection refused."
 
 
 def test_delegation_that_comes_later_is_answered() -> None:

@@ -198,3 +198,33 @@ def test_a_join_always_shows_the_present_states(steps: list[tuple[int, int] | No
             sources[step[0]].set(step[1])
         assert seen.states[-1] == total([source.state for source in sources])
     assert all(one != two for one, two in zip(seen.states, seen.states[1:], strict=False))
+
+
+def test_staleness_of_either_part_travels_through_a_choice_and_goes_again() -> None:
+    outer, inner, chosen = Source[int](), Source[int](), list[int]()
+
+    def choose(number: int) -> Live[int]:
+        chosen.append(number)
+        return inner
+
+    other = ValueError("other")
+    seen = Seen(live_flat_map(outer, choose))
+    outer.set(1)
+    inner.set(10)
+    outer.fail(BROKEN)
+    assert seen.states[-1] == Ok(10, BROKEN)
+    inner.fail(other)
+    assert seen.states[-1] == Ok(10, other)
+    inner.set(11)
+    assert seen.states[-1] == Ok(11, BROKEN)
+    outer.set(1)
+    assert seen.states[-1] == Ok(11)
+    assert chosen == [1]
+    seen.hold.close()
+    assert not inner.is_observed
+
+
+def test_a_choice_from_a_stale_source_is_stale_from_the_start() -> None:
+    outer: Source[int] = Source(initial=Ok(1, BROKEN))
+    assert current(live_flat_map(outer, constant)) == Ok(1, BROKEN)
+    assert current(live_flat_map(outer, lambda _number: Source[int]())) == PENDING
