@@ -88,6 +88,18 @@ class EnumeratingNamer(Namer, Protocol):
         ...
 
 
+class Describing(Protocol):
+    """A namer, interpreter or identifier that tells its state, for the admin server (linkerd-config spec 2.3)."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """The state as JSON data, without secrets: what is watched, how old it is, and the last error."""
+        ...
+
+
+class DescribingNamer(Namer, Describing, Protocol):
+    """A namer that tells its state at ``/namer_state/<prefix>.json``."""
+
+
 class Interpreter(Protocol):
     """Binds logical names by a dtab; may also be a Twisted service."""
 

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 import attrs
 from twisted.internet import defer
@@ -136,6 +137,14 @@ class GatewayView(Protocol):
         """Client name → ``{"state": …, "addresses": […]}``."""
         ...
 
+    async def described(self) -> Sequence[str]:
+        """The paths below ``/namer_state`` and the like where something describes itself now."""
+        ...
+
+    async def description(self, path: str) -> Mapping[str, Any]:
+        """What is shown at one of them, ready for ``json.dumps``. Raises :class:`NotDescribed`."""
+        ...
+
     async def loggers(self) -> Sequence[tuple[str, str]]:
         """The known loggers with their level, by name."""
         ...
@@ -191,6 +200,10 @@ class StateViews:
     async def client_state(self, query: Query) -> Answer:
         """``/client_state.json``."""
         return json_answer(dict(await self._view.client_state()))
+
+    async def description(self, query: Query) -> Answer:
+        """``/namer_state/<prefix>.json``, ``/<router label>/interpreter_state/<kind>.json`` and ``…/identifier_state/<kind>.json``."""
+        return json_answer(dict(await self._view.description(unquote(query.path))))
 
     async def metrics(self, query: Query) -> Answer:
         """``/admin/metrics.json``."""

@@ -54,6 +54,18 @@ class NotResolved(AdminError):
         return f"Request timed out.{f' Still waiting for {self.waiting_for}.' if self.waiting_for else ''}"
 
 
+@attrs.frozen(kw_only=True)
+class NotDescribed(AdminError):
+    """Nothing describes itself at ``path``; ``known`` are the paths where something does."""
+
+    status: ClassVar[int] = 404
+    path: str
+    known: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"nothing describes itself at {self.path}; known: {', '.join(self.known) or 'none'}\n"
+
+
 class ReloadUnderWay(AdminError):
     """The configuration is being reloaded already."""
 

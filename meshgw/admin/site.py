@@ -5,7 +5,8 @@ Source: linkerd-config spec 2.2 and 2.3. A request may have 1 MiB and 30 seconds
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, cast
 from urllib.parse import parse_qs
 
@@ -46,6 +47,10 @@ class Route:
     needs_token: bool = False
 
 
+_DESCRIBED = re.compile(r"/namer_state/.+\.json|/[^/]+/(interpreter|identifier)_state/.+\.json")
+"""Where something may describe itself, for which there is one view."""
+
+
 class AdminResource(Resource):
     """Dispatches by the whole path, after what guards it: categories of paths, tokens, the defence of browsers."""
 
@@ -55,12 +60,13 @@ class AdminResource(Resource):
     def __init__(
         self,
         routes: Mapping[str, Route],
+        description: Route,
         security: AdminSecurity,
         authentication: Authentication | None = None,
         names: Collection[str] = (),
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # twisted.web has no annotations here
-        self._routes, self._security, self._authentication = routes, security, authentication
+        self._routes, self._description, self._security, self._authentication = routes, description, security, authentication
         self._names = frozenset(name.lower() for name in names)
 
     def render(self, request: Request) -> int:
@@ -100,7 +106,7 @@ class AdminResource(Resource):
         path, method = request.path.decode("latin-1"), request.method.decode("latin-1")
         if not self._security.serves(path):
             return Answer("", status=404)
-        route = self._routes.get(path)
+        route = self._routes.get(path) or (self._description if _DESCRIBED.fullmatch(path) else None)
         refused = self._refused(request, route, is_change=route is not None and method in route.changes)
         if refused is not None:
             return refused
@@ -250,7 +256,8 @@ class AdminSite(Site):
         authentication: Authentication | None = None,
         names: Collection[str] = (),
     ) -> None:
-        resource = AdminResource(_routes(view, reactor), security, authentication, names)
+        description = Route(api.StateViews(view).description)
+        resource = AdminResource(_routes(view, reactor), description, security, authentication, names)
         # The admin port may carry only HTTP/1.1 and no form parsing by twisted.web: its multipart parser is not needed.
         options: dict[str, Any] = {"timeout": TIMEOUT_SECONDS, "reactor": reactor, "parsePOSTFormSubmission": False}
         super().__init__(resource, AdminRequest, **options)  # type: ignore[no-untyped-call]  # twisted.web has no annotations here
@@ -289,11 +296,18 @@ def _routes(view: GatewayView, reactor: IReactorTime) -> dict[str, Route]:
         routes.setdefault(telemeter.path, Route(state.telemeter(telemeter)))
         routes.setdefault("/metrics", Route(state.telemeter(telemeter)))  # where scrapers look first; Linkerd has no such alias
 
-    def index_text(query: Query) -> Answer:
-        return Answer("\n".join(sorted(routes)) + "\n")
+    async def described() -> Sequence[str]:
+        try:
+            return await view.described()
+        except MeshError:  # a list without them is better than none
+            return ()
 
-    def index_html(query: Query) -> Answer:
-        paths = [path for path, route in sorted(routes.items()) if "GET" in route.methods and path not in ("/", "/delegator.json")]
+    async def index_text(query: Query) -> Answer:
+        return Answer("\n".join(sorted((*routes, *await described()))) + "\n")
+
+    async def index_html(query: Query) -> Answer:
+        read = [path for path, route in routes.items() if "GET" in route.methods and path not in ("/", "/delegator.json")]
+        paths = sorted((*read, *await described()))
         routers = [(label, router.dtab.show()) for label, router in view.routers.items()]
         return Answer(index_page(cast("Mapping[str, object]", view.server_info()), paths, routers), api.HTML)
 

@@ -99,6 +99,14 @@ class View:
         """The clients of all routers with their addresses."""
         return await self._host.plane.client_state()
 
+    async def described(self) -> Sequence[str]:
+        """The paths where namers, interpreters and identifiers describe themselves."""
+        return await self._host.plane.described()
+
+    async def description(self, path: str) -> Mapping[str, Any]:
+        """What is shown at one of them."""
+        return await self._host.plane.description(path)
+
     async def loggers(self) -> Sequence[tuple[str, str]]:
         """The known loggers with their level."""
         return await self._host.plane.loggers()

@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 
 from meshgw.app.components import RouterService
+from meshgw.app.described import Describe, namer_states, router_states
 from meshgw.app.http import HttpRouter
 from meshgw.app.http_stacks import Shared
 from meshgw.app.sockets import router_label
@@ -95,6 +96,8 @@ class TransformedNamer:
 
     def __init__(self, namer: Namer, transformers: Sequence[Transformer]) -> None:
         self._namer, self._transformers = namer, transformers
+        if hasattr(namer, "describe"):
+            self.describe = namer.describe
 
     def lookup(self, path: Path) -> Live[NameTree[Path | Bound]]:
         """See :class:`meshgw.kinds.Namer`."""
@@ -224,6 +227,15 @@ class Gateway(MultiService):
             router.abort()
 
     # --- what admin shows (app.plane)
+
+    def described(self) -> dict[str, Describe]:
+        """What describes itself, by the path of the admin server where it is shown."""
+        found = namer_states(self.names.namers)
+        for chosen in self.config.routers:
+            router = self.routers[router_label(chosen)]
+            identifiers = [(identifier.kind, identifier) for identifier in router.identifiers]
+            found |= router_states(router.label, chosen.config.interpreter.kind.id, router.interpreter, identifiers)
+        return found
 
     def snapshot(self) -> Snapshot:
         """All metrics of the process; once it has ended, as they were at the end."""

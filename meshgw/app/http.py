@@ -105,7 +105,8 @@ class HttpRouter:
                 clock=shared.now,
             )
         self._replies = ErrorReplies(max_header=config.max_headers_kb * KB - OTHER_LINES, max_body=config.max_err_response_kb * KB)
-        self.identifier = self._build_identifier()
+        self.identifiers = self._build_identifiers()
+        self.identifier = chain(self.identifiers)
         self.listeners: list[Listener] = []
         self._connects = any(server.connect is not None for server in config.servers)
         self._health = Health()
@@ -118,9 +119,9 @@ class HttpRouter:
             metrics.gauge("role", config.role, function=lambda: 1.0, most=True)
         self._guarded = guarded_identifier(config, clock=shared.clock, metrics=metrics, label=label)
 
-    def _build_identifier(self) -> RequestIdentifier:
+    def _build_identifiers(self) -> list[RequestIdentifier]:
         runtime = self._shared.runtime
-        return chain([chosen.kind.build(chosen.config, runtime, prefix=self.config.dst_prefix) for chosen in self.config.identifier])
+        return [chosen.kind.build(chosen.config, runtime, prefix=self.config.dst_prefix) for chosen in self.config.identifier]
 
     # --- life cycle
 

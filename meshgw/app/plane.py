@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from meshgw.admin.delegations import Delegations
-from meshgw.admin.errors import Relayed
+from meshgw.admin.errors import NotDescribed, Relayed
 from meshgw.app.gateway import Gateway
 from meshgw.app.identify_site import Head, identified
 from meshgw.bind.explain import delegation_to_json
@@ -36,6 +36,14 @@ class Plane(Protocol):
 
     async def client_state(self) -> Mapping[str, Any]:
         """The clients of all routers with their addresses."""
+        ...
+
+    async def described(self) -> Sequence[str]:
+        """The paths of the admin server where namers, interpreters and identifiers describe themselves."""
+        ...
+
+    async def description(self, path: str) -> Mapping[str, Any]:
+        """What is shown at one of them, as JSON data. Raises :class:`NotDescribed`."""
         ...
 
     async def loggers(self) -> Sequence[tuple[str, str]]:
@@ -75,6 +83,17 @@ class LocalPlane:
         """See :class:`Plane`."""
         return self.gateway.client_state()
 
+    async def described(self) -> Sequence[str]:
+        """See :class:`Plane`."""
+        return sorted(self.gateway.described())
+
+    async def description(self, path: str) -> Mapping[str, Any]:
+        """See :class:`Plane`."""
+        described = self.gateway.described()
+        if path not in described:
+            raise NotDescribed(path=path, known=tuple(sorted(described)))
+        return described[path]()
+
     async def loggers(self) -> Sequence[tuple[str, str]]:
         """See :class:`Plane`."""
         return self._levels.loggers()
@@ -107,6 +126,10 @@ def answering(plane: LocalPlane) -> Answering:
                 return list(await plane.bound_names())
             case "client_state":
                 return await plane.client_state()
+            case "described":
+                return list(await plane.described())
+            case "description":
+                return await plane.description(argument)
             case "loggers":
                 return await plane.loggers()
             case "preset_level":

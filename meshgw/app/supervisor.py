@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from meshgw.admin.errors import Relayed
+from meshgw.admin.errors import NotDescribed, Relayed
 from meshgw.app.control import Channel
 from meshgw.app.identify_site import Head
 from meshgw.app.job import Accepted, Job, Settings, groups, needs_master
@@ -31,6 +31,7 @@ from meshgw.telemetry.transfer import Retired, from_plain
 
 DEFAULT_USER = "nobody"
 """Whose rights workers keep when the master runs as root and the configuration names nobody else."""
+NOBODY_SERVES = "no worker serves at present; the log says why"
 MOST_DRAINING = 3
 """Generations that may finish at the same time; a further reload waits for the oldest, so that memory is bounded."""
 
@@ -231,6 +232,32 @@ class Supervisor:
                     _join_state(known, state)
         return merged
 
+    async def described(self) -> Sequence[str]:
+        """See :class:`meshgw.app.plane.Plane`."""
+        return sorted(set().union(*await self._ask_all("described")))
+
+    async def description(self, path: str) -> Mapping[str, Any]:
+        """See :class:`meshgw.app.plane.Plane`. Each worker watches by itself, so each that serves ``path`` is shown, by its name."""
+        shown: dict[str, Any] = {}
+        unknown: MeshError = Relayed(code=503, text=NOBODY_SERVES)
+
+        async def ask(name: str, channel: Channel) -> None:
+            nonlocal unknown
+            try:
+                shown[name] = await channel.ask("description", path)
+            except MeshError as error:
+                if error.status == NotDescribed.status:
+                    unknown = error
+                else:
+                    shown[name] = {"error": str(error)}
+
+        members = [] if self._current is None else self._current.members
+        serving = [(member.name, member.channel) for member in members if member.channel is not None]
+        await DeferredList([Deferred.fromCoroutine(ask(name, channel)) for name, channel in serving])
+        if not shown:
+            raise unknown
+        return {"workers": dict(sorted(shown.items()))}
+
     async def loggers(self) -> Sequence[tuple[str, str]]:
         """See :class:`meshgw.app.plane.Plane`."""
         levels = dict(self._levels.loggers())
@@ -270,7 +297,7 @@ class Supervisor:
         for member in members:
             if member.channel is not None:
                 return member.channel
-        raise Relayed(code=503, text="no worker serves at present; the log says why")
+        raise Relayed(code=503, text=NOBODY_SERVES)
 
 
 def _join_state(known: dict[str, Any], other: Mapping[str, Any]) -> None:

@@ -107,6 +107,17 @@ class _File:
         for observation in held.values():
             observation.close()
 
+    def describe(self) -> dict[str, Any]:
+        """The entry of this file in ``/namer_state``."""
+        state, is_observed = self.addr.state, self.addr.is_observed
+        addresses: list[str] | None = None
+        if is_observed and isinstance(state, Ok) and isinstance(state.value, Replicas):
+            addresses = [address.show() for address in state.value.addresses]
+        error = state.error if isinstance(state, Ok | Failed) else None
+        is_stale = isinstance(state, Ok) and error is not None
+        described = {"running": is_observed, "stale": is_stale, "value": addresses}
+        return {"state": described, "poll": {} if error is None else {"error": str(error)}}
+
     def look(self) -> None:
         """Take over the file's present content; without a watcher there is nothing to do yet."""
         if not self.addr.is_observed:
@@ -266,6 +277,10 @@ class FsNamer(Service):
     def names(self) -> list[Path]:
         """All files that can be bound now, with the namer's prefix."""
         return [self.prefix + name for name in sorted(self._walk(self._root, Path.of(), frozenset()))]
+
+    def describe(self) -> dict[str, Any]:
+        """The files that are, or were lately, bound: see :class:`meshgw.kinds.Describing`."""
+        return {name.show(): file.describe() for name, file in sorted(self._files.items())}
 
     def look(self) -> None:
         """Take over the present state of the directory."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from twisted.internet.error import ConnectionDone
@@ -9,6 +10,7 @@ from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
 from fakes.admin import HOST, Browser, Gateway, read
+from meshgw.admin.errors import NoAnswer
 from meshgw.admin.security import AdminSecurity
 from meshgw.admin.site import MAX_BODY
 from meshgw.core.live import Pending, Source, failed
@@ -38,6 +40,44 @@ def test_admin_lists_all_paths_sorted() -> None:
     assert paths == sorted(paths)
     assert {"/", "/admin", "/admin/shutdown", "/admin/metrics/prometheus", "/metrics", "/delegator.json"} <= set(paths)
     assert Browser().get("/admin/index.txt").text.splitlines() == paths
+
+
+def test_what_describes_itself_is_listed_and_shown() -> None:
+    browser = Browser()
+    path = "/namer_state/io.l5d.consul.json"
+    assert path in browser.get("/admin").text.splitlines()
+    assert path in browser.get("/").text
+    assert browser.get(path).json == {"/dc1/web": {"state": {"running": True}, "poll": {}}}
+    assert browser.ask("POST", path).status == 405
+
+
+@pytest.mark.parametrize(
+    "path", ["/namer_state/io.l5d.none.json", "/http/interpreter_state/io.l5d.mesh.json", "/a%20b/identifier_state/x.json"]
+)
+def test_where_nothing_describes_itself_tells_where_something_does(path: str) -> None:
+    reply = Browser().get(path)
+    assert (reply.status, reply.text) == (
+        404,
+        f"nothing describes itself at {unquote(path)}; known: /namer_state/io.l5d.consul.json\n",
+    )
+
+
+@pytest.mark.parametrize("path", ["/namer_state/io.l5d.consul", "/namer_state/.json", "/namer_state", "/a/b/interpreter_state/x.json"])
+def test_other_paths_like_those_of_descriptions_are_not_found(path: str) -> None:
+    assert Browser().get(path).text == "not found; /admin lists what there is\n"
+
+
+def test_descriptions_may_be_at_paths_that_need_escapes() -> None:
+    gateway = Gateway()
+    gateway.states = {"/in out/interpreter_state/io.l5d.mesh.json": {"a": 1}}
+    assert Browser(gateway).get("/in%20out/interpreter_state/io.l5d.mesh.json").json == {"a": 1}
+
+
+def test_paths_are_listed_even_if_nobody_can_tell_what_describes_itself() -> None:
+    gateway = Gateway()
+    gateway.states = NoAnswer(who="worker 1", seconds=5.0)
+    assert "/admin" in Browser(gateway).get("/admin").text.splitlines()
+    assert Browser(gateway).get("/namer_state/x.json").status == 504
 
 
 def test_index_page_is_escaped_and_guarded() -> None:

@@ -14,6 +14,7 @@ from twisted.internet.testing import StringTransport
 from meshgw.admin.api import RouterView
 from meshgw.admin.authentication import Authentication
 from meshgw.admin.delegations import Delegations
+from meshgw.admin.errors import NotDescribed
 from meshgw.admin.security import AdminSecurity
 from meshgw.admin.site import AdminSite
 from meshgw.core.live import Live, constant
@@ -67,6 +68,7 @@ class Gateway:
         self.routers: Mapping[str, RouterView] = {label: RouterView(label, dtab) for label in self.interpreters}
         self.telemeters: Sequence[Any] = [Prometheus("/admin/metrics/prometheus", "")]
         self.names: list[str] = []
+        self.states: Any = {"/namer_state/io.l5d.consul.json": {"/dc1/web": {"state": {"running": True}, "poll": {}}}}
         self.ended: list[float | None] = []
         self.clock, self.levels = Clock(), LogLevels(known=["meshgw"])
         self.reloads: list[Deferred[Sequence[str]]] = []
@@ -88,6 +90,17 @@ class Gateway:
 
     async def client_state(self) -> Mapping[str, Any]:
         return {"/#/x": {"state": "bound", "addresses": ["127.0.0.1:80"]}}
+
+    async def described(self) -> Sequence[str]:
+        if isinstance(self.states, Exception):
+            raise self.states
+        return sorted(self.states)
+
+    async def description(self, path: str) -> Mapping[str, Any]:
+        known = await self.described()
+        if path not in known:
+            raise NotDescribed(path=path, known=tuple(known))
+        return self.states[path]
 
     async def loggers(self) -> Sequence[tuple[str, str]]:
         return self.levels.loggers()

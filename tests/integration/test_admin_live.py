@@ -56,6 +56,17 @@ def test_every_endpoint_answers_with_its_type(running: Running) -> None:
     assert got["/admin/ping"].text == "pong"
 
 
+def test_a_namer_describes_what_it_watches(running: Running) -> None:
+    port = Nginx(running, HELLO).port
+    gw = gateway(running, {"web": port})
+    gw.get("web")
+    path = "/namer_state/io.l5d.fs.json"
+    assert path in gw.admin("/admin").text.split()
+    assert json.loads(gw.admin(path).body)["/web"]["state"] == {"running": True, "stale": False, "value": [f"{LOOPBACK}:{port}"]}
+    unknown = gw.admin("/namer_state/io.l5d.none.json")
+    assert (unknown.status, unknown.text) == (404, f"nothing describes itself at /namer_state/io.l5d.none.json; known: {path}\n")
+
+
 def test_metrics_are_given_flat_as_a_tree_and_in_part(running: Running) -> None:
     gw = gateway(running, {"web": Nginx(running, HELLO).port})
     for _ in range(3):

@@ -171,6 +171,14 @@ def test_a_router_with_processes_of_its_own_has_a_worker_to_itself(mixed: Fleet)
     assert answers[0].endswith(b"hello")
 
 
+def test_each_worker_describes_what_it_watches(mixed: Fleet) -> None:
+    port = next(router["servers"][0]["port"] for router in mixed.settings["routers"] if router["label"] == "b")
+    talk(port, b"GET / HTTP/1.1\r\nHost: files\r\nConnection: close\r\n\r\n")
+    workers = json.loads(mixed.gateway.admin("/namer_state/io.l5d.fs.json").body)["workers"]
+    assert set(workers) == {"shared-0", "b-0"}
+    assert workers["b-0"]["/files"]["state"]["running"] is True
+
+
 def test_names_are_explained_by_the_worker_that_serves_the_router(mixed: Fleet) -> None:
     gw = mixed.gateway
     assert json.loads(gw.admin("/bound-names.json").body) == ["/#/io.l5d.fs/files"]

@@ -361,6 +361,35 @@ def test_a_client_of_several_workers_is_shown_once_with_every_endpoints_state(ma
     assert set(found) == {"/#/web", "/#/other"}
 
 
+def test_what_describes_itself_in_any_worker_is_listed(master: Master) -> None:
+    master.begin(accepted(), is_first=True)
+    one, two = master.reactor.workers
+    one.answers["described"], two.answers["described"] = ["/namer_state/a.json"], Relayed(code=500, text="broken")
+    assert master.value(master.supervisor.described()) == ["/namer_state/a.json"]
+
+
+def test_each_worker_that_has_it_describes_what_it_watches(master: Master) -> None:
+    master.begin(accepted(workers=3), is_first=True)
+    one, two, three = master.reactor.workers
+    one.answers["description"] = {"/web": {"state": {}}}
+    two.answers["description"] = Relayed(code=404, text="nothing")
+    three.answers["description"] = Relayed(code=500, text="broken")
+    assert master.value(master.supervisor.description("/namer_state/a.json")) == {
+        "workers": {"shared-0": {"/web": {"state": {}}}, "shared-2": {"error": "broken"}}
+    }
+    assert one.asked[-1] == ("description", "/namer_state/a.json")
+
+
+def test_what_no_worker_describes_is_not_found(master: Master) -> None:
+    (got,) = master.ask(master.supervisor.description("/namer_state/a.json"))
+    assert got.value.status == 503
+    master.begin(accepted(), is_first=True)
+    for worker in master.reactor.workers:
+        worker.answers["description"] = Relayed(code=404, text="nothing describes itself")
+    (got,) = master.ask(master.supervisor.description("/namer_state/a.json"))
+    assert (got.value.status, str(got.value)) == (404, "nothing describes itself")
+
+
 def test_names_are_explained_by_a_worker_that_serves_the_router(master: Master) -> None:
     master.begin(accepted(router("a"), router("b", "own"), workers=1), is_first=True)
     shared, own = master.reactor.of("shared-0")[0], master.reactor.of("b-0")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path as File
@@ -125,6 +126,21 @@ def test_malformed_lines_are_told_with_their_number(line: str) -> None:
 def test_no_text_makes_the_reader_raise(text: str) -> None:
     good, _ = read_endpoints(text)
     assert all(1 <= endpoint.port <= 65535 and endpoint.weight >= 0 for endpoint in good)
+
+
+def test_bound_files_are_described_with_their_error(namer: FsNamer, tmp_path: File) -> None:
+    (tmp_path / "web").write_text("127.0.0.1 80\n")
+    (tmp_path / "bad").write_text("what?\n")
+    holds = [bound(namer, path).addr.observe(lambda _state: None) for path in ("/web", "/bad")]
+    described = json.loads(json.dumps(namer.describe()))
+    assert described["/web"] == {"state": {"running": True, "stale": False, "value": ["127.0.0.1:80"]}, "poll": {}}
+    assert described["/bad"]["state"]["value"] is None and "malformed address" in described["/bad"]["poll"]["error"]
+    (tmp_path / "web").write_text("what?\n")
+    namer.look()
+    assert namer.describe()["/web"]["state"] == {"running": True, "stale": True, "value": ["127.0.0.1:80"]}
+    for hold in holds:
+        hold.close()
+    assert namer.describe()["/web"]["state"]["running"] is False
 
 
 def test_a_file_is_a_name_and_the_rest_is_residual(namer: FsNamer, tmp_path: File) -> None:
