@@ -14,11 +14,11 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.protocols.tls import TLSMemoryBIOProtocol
-from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.client import Agent, HTTPConnectionPool, _HTTP11ClientFactory
 from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
 
-from meshgw.backends.tls import ClientTlsFiles
+from meshgw.backends.tls import ClientTlsFiles, TlsMaterial
 from meshgw.config.tls import ClientTls
 from meshgw.core.address import Addr, Address, Replicas
 from meshgw.core.live import Failed, Live, Ok, Pending, State
@@ -191,13 +191,32 @@ class _Endpoints:
         return self._endpoint
 
 
+class _QuietFactory(_HTTP11ClientFactory):
+    noisy = False
+
+
+class _QuietPool(HTTPConnectionPool):
+    """Twisted's pool without a line in the log at the begin and the end of each connection."""
+
+    _factory = _QuietFactory
+
+
 class Connector:
     """How one backend is connected to. ``agent`` speaks HTTP to it; ``start`` and ``stop`` follow the files of its TLS."""
 
     def __init__(
-        self, reactor: Any, resolve: Resolve, host: str, port: int, *, tls: ClientTls | None = None, fail_fast: bool = False
+        self,
+        reactor: Any,
+        resolve: Resolve,
+        host: str,
+        port: int,
+        *,
+        tls: ClientTls | None = None,
+        fail_fast: bool = False,
+        material: TlsMaterial | None = None,
     ) -> None:
-        self._files = ClientTlsFiles(tls, reactor=reactor) if tls is not None and tls.enabled else None
+        """``material`` is what ``tls`` has in no file."""
+        self._files = ClientTlsFiles(tls, reactor=reactor, material=material) if tls is not None and tls.enabled else None
         endpoint: Any = ResolvedEndpoint(
             reactor,
             resolve,
@@ -214,7 +233,7 @@ class Connector:
             self.refusal = creator.refusal
             endpoint = wrapClientTLS(cast("Any", creator), endpoint)
         self.base = f"{'http' if self._files is None else 'https'}://{where}"
-        self._pool = HTTPConnectionPool(reactor)  # type: ignore[no-untyped-call]
+        self._pool = _QuietPool(reactor)  # type: ignore[no-untyped-call]
         self._pool.maxPersistentPerHost = MOST_IDLE
         self._pool.cachedConnectionTimeout = IDLE_SECONDS
         self.agent: IAgent = Agent.usingEndpointFactory(reactor, _Endpoints(endpoint), self._pool)  # type: ignore[no-untyped-call]

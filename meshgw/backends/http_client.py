@@ -30,6 +30,8 @@ from meshgw.errors import BackendMalformed, BackendRefused, BackendSilent, Backe
 LARGEST_ANSWER: Final = 5 << 20
 """Bytes, as Linkerd's clients of APIs have it (5 MiB)."""
 LONGEST_REASON: Final = 160
+LARGEST_REFUSAL: Final = 16 << 10
+"""Bytes that are read of an answer which refuses a stream; what is longer tells nobody anything."""
 
 Query = Iterable[tuple[str, str]]
 
@@ -53,10 +55,15 @@ def api_path(*segments: str) -> str:
     return "".join(f"/{'%2E' * len(segment) if segment in ('.', '..') else quote(segment, safe='')}" for segment in segments)
 
 
+def _as_text(body: bytes) -> str:
+    return body.decode("utf-8", "replace")
+
+
 class ApiClient:
     """An HTTP API. ``name`` is what messages call it, ``base`` its scheme, host and port.
 
-    ``headers`` are sent with each request, and shown nowhere. ``explain`` tells why TLS refused the last certificate.
+    ``headers`` are sent with each request, and shown nowhere. ``explain`` tells why TLS refused the last certificate. ``tell`` finds in
+    the body of a refusal what the API says about it; without it the body is taken as text.
     """
 
     def __init__(
@@ -69,8 +76,9 @@ class ApiClient:
         headers: Mapping[str, str] | None = None,
         largest: int = LARGEST_ANSWER,
         explain: Callable[[], str] = str,
+        tell: Callable[[bytes], str] = _as_text,
     ) -> None:
-        self.name, self.base = name, base
+        self.name, self.base, self._tell = name, base, tell
         self._agent, self.clock, self._largest, self._explain = agent, clock, largest, explain
         self._headers = dict(headers or {})
 
@@ -146,7 +154,7 @@ class ApiClient:
         except defer.TimeoutError as error:
             raise BackendSilent(backend=self.name, reason=f"no answer within {seconds:g} s", asked=asked) from error
         if not 200 <= response.code < 300:
-            reader = Body(LONGEST_REASON * 4)
+            reader = Body(LARGEST_REFUSAL)
             response.deliverBody(reader)  # type: ignore[no-untyped-call]
             try:
                 body = await reader.done.addTimeout(seconds, self.clock)
@@ -169,7 +177,7 @@ class ApiClient:
         """The API's own words for an error: an operator needs to know that it was the token. Ours are blotted out."""
         if "html" in answer.headers.get("content-type", ""):
             return ""  # a proxy's page tells nothing
-        text = answer.body[: LONGEST_REASON * 4].decode("utf-8", "replace")
+        text = self._tell(answer.body[:LARGEST_REFUSAL])[: LONGEST_REASON * 4]
         for secret in self._headers.values():
             text = text.replace(secret, "***")
         shown = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
@@ -220,6 +228,11 @@ class LineStream:
         if ended is not None and not isinstance(ended, ResponseDone | PotentialDataLoss):
             raise client.unreachable(ended) from ended
         return None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a line can be had without waiting."""
+        return bool(self._reader.lines)
 
     def close(self) -> None:
         """End it."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import attrs
 from twisted.logger import Logger
 
 from meshgw.config.tls import ClientTls
-from meshgw.core.certificates import load_certificates
+from meshgw.core.certificates import KeyPair, load_certificates, load_pair
 from meshgw.core.tls import ClientSettings, TlsConfigError
 from meshgw.core.tls_files import PairFiles, WatchedFiles, read_file
 from meshgw.core.tls_sides import ClientSecurity
@@ -32,11 +33,40 @@ def read_trust(paths: Sequence[str]) -> bytes:
     return b"\n".join(texts)
 
 
-class ClientTlsFiles:
-    """The TLS of one client block and the files behind it."""
+@attrs.frozen(kw_only=True)
+class TlsMaterial:
+    """PEM that is in memory and in no file: authorities to trust, and a certificate with its key. It counts besides the files."""
 
-    def __init__(self, config: ClientTls, *, reactor: Any, alpn: tuple[bytes, ...] = ()) -> None:
-        self._config, self._alpn = config, alpn
+    trust: bytes = attrs.field(default=b"", repr=False)
+    certificate: bytes = attrs.field(default=b"", repr=False)
+    key: bytes = attrs.field(default=b"", repr=False)
+    origin: str = ""
+    """Where it comes from, for messages."""
+
+    def checked_trust(self) -> bytes:
+        """The authorities. Raises :class:`TlsConfigError` if there are some and they cannot be read."""
+        if self.trust:
+            try:
+                load_certificates(self.trust)
+            except ValueError as error:
+                raise TlsConfigError(what=self.origin, reason=f"certificate authority: {error}") from error
+        return self.trust
+
+    def pair(self) -> KeyPair | None:
+        """The certificate with its key. Raises :class:`TlsConfigError`."""
+        if not self.certificate:
+            return None
+        try:
+            return load_pair(self.certificate, self.key, origin=self.origin)
+        except ValueError as error:
+            raise TlsConfigError(what=self.origin, reason=f"client certificate: {error}") from error
+
+
+class ClientTlsFiles:
+    """The TLS of one client block and the files behind it; ``material`` is what is in no file."""
+
+    def __init__(self, config: ClientTls, *, reactor: Any, alpn: tuple[bytes, ...] = (), material: TlsMaterial | None = None) -> None:
+        self._config, self._alpn, self._material = config, alpn, material or TlsMaterial()
         own = config.client_auth
         self._pair = None
         if own is not None:
@@ -60,8 +90,8 @@ class ClientTlsFiles:
         config = self._config
         return ClientSettings(
             validate=not config.disable_validation,
-            trust=read_trust(config.trust_files),
-            pair=self._pair.read() if self._pair is not None else None,
+            trust=b"\n".join(filter(None, (read_trust(config.trust_files), self._material.checked_trust()))),
+            pair=self._pair.read() if self._pair is not None else self._material.pair(),
             protocols=config.protocols,
             alpn=self._alpn,
         )
