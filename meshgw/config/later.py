@@ -21,15 +21,11 @@ LATER_KINDS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "namers": {
         "io.l5d.serversets": "ZooKeeper server set namer",
-        "io.l5d.consul": "Consul namer",
         "io.l5d.k8s": "Kubernetes namer",
         "io.l5d.k8s.ns": "Kubernetes namer for one namespace",
         "io.l5d.k8s.external": "Kubernetes namer for external load balancers",
-        "io.l5d.marathon": "Marathon namer",
         "io.l5d.zkLeader": "ZooKeeper leader namer",
         "io.l5d.curator": "Curator namer",
-        "io.l5d.rancher": "Rancher namer",
-        "io.l5d.dnssrv": "DNS SRV namer",
     },
     "interpreters": {
         "io.l5d.namerd": "interpreter over namerd's Thrift interface",

@@ -132,11 +132,11 @@ VALUES = {
     "admin: {tls: {certPath: x}}": "admin.tls: not supported yet: TLS (`tls`)",
     "usage: []": "usage: expected an object, found a list",
     "namers: {}": "namers: expected a list, found an object",
-    "namers: [{}]": "namers[0].kind: missing required field 'kind'; known: io.l5d.fs, io.l5d.rewrite, trial.namer",
+    "telemetry: [{}]": "telemetry[0].kind: missing required field 'kind'; known: io.l5d.prometheus, trial.telemeter",
     "namers: [{kind: io.l5d.fs}]": "namers[0].rootDir: missing required field 'rootDir'",
     "namers: [{kind: io.l5d.fs, rootDir: /no/such}]": "namers[0].rootDir: /no/such is not a directory; it does not exist",
     "namers: [{kind: io.l5d.fs, rootDir: /dev/null}]": "namers[0].rootDir: /dev/null is not a directory",
-    "namers: [{kind: io.l5d.consul}]": "namers[0].kind: not supported yet: Consul namer (`io.l5d.consul`)",
+    "telemetry: [{kind: io.l5d.zipkin}]": "telemetry[0].kind: not supported yet: traces to Zipkin (`io.l5d.zipkin`)",
     "namers: [{kind: io.l5d.k8s.istio}]": "namers[0].kind: out of scope: Istio's discontinued API (`io.l5d.k8s.istio`)",
     "namers: [{kind: trial.namer}]": (
         "namers[0].experimental: The trial.namer namer is experimental and must be explicitly enabled by setting the "

@@ -62,7 +62,7 @@ def test_fields_that_are_not_supported_yet_appear_as_such(page: str, registry: R
     for config in blocks(registry):
         for name, what in later_of(config).items():
             assert f"`{name}` ({what})" in page
-    assert "`io.l5d.consul` (Consul namer)" in page
+    assert "`io.l5d.zipkin` (traces to Zipkin)" in page
 
 
 def test_every_link_has_its_heading(page: str) -> None:

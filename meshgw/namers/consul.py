@@ -1,0 +1,395 @@
+"""``io.l5d.consul``: names are services of Consul's catalog, followed by blocking queries.
+
+Source: linkerd-config spec 3.4 and 5.6 (authority). Unlike Linkerd, no failure ends the polling, the waits are short (see
+``backends.consul``), and what cannot be had is told: in metrics, the log, ``/namer_state`` and the errors of requests.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from random import Random
+from typing import Any, Final, cast
+from urllib.parse import quote, urlencode
+
+import attrs
+from twisted.application.service import MultiService
+
+from meshgw.backends.connecting import Connector
+from meshgw.backends.consul import CONSISTENCY_FLAGS, ConsulApi, Listing, Node, OwnAgent, ServiceQuery, Turns, next_index
+from meshgw.backends.endpoints import NO_ENDPOINTS, Endpoint, Endpoints, Found, NoEndpoints, Resolve
+from meshgw.backends.http_client import ApiClient
+from meshgw.backends.watching import Watch, Watches
+from meshgw.config.document import Check, Chosen, Notice, at_least, option
+from meshgw.config.tls import ClientTls, client_tls_notice
+from meshgw.config.values import Port
+from meshgw.core.address import WEIGHT_KEY, Bound
+from meshgw.core.live import Live, constant
+from meshgw.kinds import Kind, Runtime
+from meshgw.namers.watched import bound_name
+from meshgw.naming.path import Path
+from meshgw.naming.tree import NEG, NameTree
+from meshgw.telemetry.metrics import Metrics
+
+LOCAL: Final = ".local"
+"""The datacenter of the agent that is asked."""
+LEAST_SECONDS: Final = 0.2
+"""From one question for a service to the next: many changes at once become one answer, and are still seen well within a second."""
+DULL_SECONDS: Final = 1.0
+"""The same after an answer without news, and for a service that does not exist: any change of the catalog ends Consul's wait for it."""
+TURNLESS_SECONDS: Final = 5.0
+"""The same, give or take a tenth, for a service that has no turn at blocking queries."""
+RESERVED_META: Final = frozenset({"authority", WEIGHT_KEY, "namer_nametree_weight"})
+"""What metadata of Consul must not decide: whoever registers a service does not choose the Host that another one is sent."""
+_AUTHORITY: Final = re.compile(r"[A-Za-z0-9._-]+")
+
+# Configuration
+
+
+def _consistency(value: Any) -> str | None:
+    return None if value in CONSISTENCY_FLAGS else f"Illegal Consul consistency mode level: {value}"
+
+
+def _statuses(value: Any) -> str | None:
+    unknown = [status for status in value if status not in ("passing", "warning", "critical", "maintenance")]
+    return f"Illegal Consul health status: {unknown[0]}" if unknown else None
+
+
+def _finite(value: Any) -> str | None:
+    return None if math.isfinite(value) and value >= 0 else f"must be a number from 0, not {value:g}"
+
+
+def _small_buffer(value: Any) -> str | None:
+    if value is None or value >= 1024:
+        return None
+    return f"answers of more than {value} KB will be refused; Linkerd takes the number as megabytes, here it is kilobytes as documented"
+
+
+def _no_effect(why: str) -> Notice:
+    def notice(value: Any) -> str | None:
+        return None if value is None else f"has no effect: {why} (Linkerd has the option in 1.6.4 only)"
+
+    return notice
+
+
+_POSITIVE: Final[Check] = at_least(1)
+
+
+@attrs.frozen(kw_only=True)
+class TagWeight:
+    """A weight for the instances with a tag."""
+
+    tag: str = option(doc="The tag.")
+    weight: float = option(doc="Their weight in load balancing.", check=_finite)
+
+
+@attrs.frozen(kw_only=True)
+class ConsulConfig:
+    """Services of Consul. A name is `/DATACENTER/SERVICE`, with includeTag `/DATACENTER/TAG/SERVICE`; `.local` is the agent's own."""
+
+    host: str = option(default="localhost", doc="Host of the agent or server.")
+    port: Port = option(default=Port(8500), doc="Port of its HTTP API.")
+    prefix: Path = option(factory=lambda: Path.read("/io.l5d.consul"), doc="The namer answers names under `/#` followed by this path.")
+    include_tag: bool = option(default=False, doc="Names have a tag before the service, which its instances must have.")
+    use_health_check: bool = option(default=False, doc="Ask the health API and not the catalog; see healthStatuses.")
+    health_statuses: tuple[str, ...] = option(
+        default=("passing",),
+        doc="With useHealthCheck: instances whose worst check is passing, warning, critical or maintenance, as listed, are used.",
+        check=_statuses,
+    )
+    token: str | None = option(default=None, doc="ACL token that every request carries.", secret=True)
+    set_host: bool = option(
+        default=False, doc="Requests get the service's DNS name in Consul as their Host, and redirects of the answers are turned back."
+    )
+    consistency_mode: str = option(
+        default="default", doc="Consul's consistency mode for reads: default, stale or consistent.", check=_consistency
+    )
+    fail_fast: bool = option(default=False, doc="After a failed connect to Consul no other is tried for a while, from 1 s to 32 s.")
+    prefer_service_address: bool = option(
+        default=True, doc="Use the address that an instance was registered with, if it has one, and not that of its node."
+    )
+    weights: tuple[TagWeight, ...] = option(default=(), doc="Weights by tag; the highest that matches counts, without any it is 1.")
+    transfer_metadata: bool = option(
+        default=False, doc="Carry the metadata of the first instance's service, and that of each node, as metadata of the addresses."
+    )
+    tls: ClientTls | None = option(default=None, doc="TLS to Consul.", effective="off", notice=client_tls_notice)
+    fixed_length_streamed_after_kb: int = option(
+        name="fixedLengthStreamedAfterKB",
+        default=5120,
+        doc="The longest answer of Consul that is read, in kilobytes; a longer one counts as a failure.",
+        check=_POSITIVE,
+        notice=_small_buffer,
+    )
+    max_response_kb: int | None = option(
+        name="maxResponseKB", default=None, doc="The same limit as in Linkerd 1.6.4; the smaller counts.", check=_POSITIVE, effective="none"
+    )
+    max_request_kb: int | None = option(
+        name="maxRequestKB",
+        default=None,
+        doc="Of Linkerd 1.6.4; has no effect.",
+        check=_POSITIVE,
+        effective="none",
+        notice=_no_effect("requests to Consul have no body"),
+    )
+    max_headers_kb: int | None = option(
+        name="maxHeadersKB",
+        default=None,
+        doc="Of Linkerd 1.6.4; has no effect.",
+        check=_POSITIVE,
+        effective="16 for a line",
+        notice=_no_effect("each header line of Consul may have 16 KB"),
+    )
+    max_initial_line_kb: int | None = option(
+        name="maxInitialLineKB",
+        default=None,
+        doc="Of Linkerd 1.6.4; has no effect.",
+        check=_POSITIVE,
+        effective="16",
+        notice=_no_effect("the status line of Consul may have 16 KB"),
+    )
+    max_blocking_queries: int = option(
+        default=100,
+        doc="How many services, in each process, are followed by a query that Consul holds until there is news; the others are asked for "
+        "every 5 s. Each is a connection, of which Consul takes 200 from an address (`http_max_conns_per_client`). meshgw's own option.",
+        check=at_least(0),
+    )
+    transformers: tuple[Chosen, ...] = option(
+        default=(), doc="Transformers applied in the listed order to what this namer finds.", kinds="transformers"
+    )
+
+    @property
+    def largest_answer(self) -> int:
+        """Bytes."""
+        return 1024 * min(self.fixed_length_streamed_after_kb, self.max_response_kb or self.fixed_length_streamed_after_kb)
+
+
+# Meaning of answers
+
+
+@attrs.frozen
+class ServiceKey:
+    """A service as Consul is asked for it."""
+
+    datacenter: str
+    service: str
+    tag: str | None = None
+
+    def show(self) -> str:
+        """As the name's path."""
+        return "/" + "/".join(part for part in (self.datacenter, self.tag, self.service) if part is not None)
+
+
+def read_key(path: Path, *, has_tag: bool) -> ServiceKey | None:
+    """The service of a name, None if it has too few labels, or one that is no text. Consul's DNS names are lower-case, so are ours."""
+    try:
+        labels = [label.decode("utf-8") for label in path.take(3 if has_tag else 2)]
+    except UnicodeDecodeError:
+        return None
+    if len(labels) < (3 if has_tag else 2):
+        return None
+    datacenter, *tags, service = labels
+    return ServiceKey(datacenter, service.lower(), tags[0].lower() if tags else None)
+
+
+def authority_of(key: ServiceKey, datacenter: str, domain: str) -> str | None:
+    """The service's name in Consul's DNS; None if it can have none, as what is no host name must not become a Host field."""
+    labels = [*((key.tag,) if key.tag is not None else ()), key.service, "service", datacenter, domain]
+    authority = ".".join(labels)
+    return authority if _AUTHORITY.fullmatch(authority) else None
+
+
+@attrs.frozen(kw_only=True)
+class Selection:
+    """How instances become endpoints."""
+
+    prefer_service_address: bool = True
+    statuses: frozenset[str] | None = None
+    """Those to take; None takes all."""
+    weights: Mapping[str, float] = attrs.field(factory=dict, hash=False)
+    transfer_metadata: bool = False
+
+    def weight(self, tags: Sequence[str]) -> float:
+        """The highest weight of the tags."""
+        return max((self.weights[tag] for tag in tags if tag in self.weights), default=1.0)
+
+    def found(self, nodes: Sequence[Node], authority: str | None) -> Found:
+        """The endpoints of a service; without any it does not exist (spec 3.4)."""
+        endpoints: dict[tuple[str, int], Endpoint] = {}
+        meta: dict[str, Any] = {}
+        for node in nodes:
+            if self.statuses is not None and node.status not in self.statuses:
+                continue
+            host = (node.service_address if self.prefer_service_address else "") or node.address
+            if not host or not node.port:
+                continue
+            if not endpoints and self.transfer_metadata:
+                meta = _free(node.service_meta)
+            self._add(endpoints, host, node)
+        if not endpoints:
+            return NO_ENDPOINTS
+        if authority is not None:
+            meta["authority"] = authority
+        return Endpoints(tuple(endpoints.values()), meta)
+
+    def _add(self, endpoints: dict[tuple[str, int], Endpoint], host: str, node: Node) -> None:
+        """One endpoint for an address, however many instances have it; the highest weight counts."""
+        known, weight = endpoints.get((host, node.port)), self.weight(node.tags)
+        if known is None or weight > known.weight:
+            endpoints[host, node.port] = Endpoint(host, node.port, weight, _free(node.node_meta) if self.transfer_metadata else {})
+
+
+def _free(meta: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in meta.items() if key not in RESERVED_META}
+
+
+def show_found(found: Found) -> object:
+    """For ``/namer_state``."""
+    if isinstance(found, NoEndpoints):
+        return None
+    addresses = [{"host": one.host, "port": one.port, "weight": one.weight} for one in found.endpoints]
+    return {"addresses": addresses, **({"meta": dict(found.meta)} if found.meta else {})}
+
+
+# The namer
+
+
+class ConsulNamer(MultiService):
+    """The namer of one agent; ``prefix`` is its full mount point with ``/#``."""
+
+    def __init__(
+        self, config: ConsulConfig, prefix: Path, connector: Connector, *, clock: Any, metrics: Metrics, random: Random, resolve: Resolve
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._config, self._prefix, self._connector, self._clock, self._resolve = config, prefix, connector, clock, resolve
+        where = f"[{config.host}]:{config.port}" if ":" in config.host else f"{config.host}:{config.port}"
+        backend = f"Consul at {where}"
+        client = ApiClient(
+            connector.agent,
+            clock,
+            name=backend,
+            base=connector.base,
+            headers={"X-Consul-Token": config.token} if config.token is not None else None,
+            largest=config.largest_answer,
+            explain=connector.refusal,
+        )
+        self._api = ConsulApi(client, consistency=config.consistency_mode)
+        self._agent = OwnAgent(self._api.agent)
+        self._turns = Turns(config.max_blocking_queries)
+        self._random = random
+        statuses = frozenset(config.health_statuses) if config.use_health_check else None
+        self._passing = None if statuses is None else statuses == {"passing"}
+        self._selection = Selection(
+            prefer_service_address=config.prefer_service_address,
+            statuses=statuses,
+            weights=_highest(config.weights),
+            transfer_metadata=config.transfer_metadata,
+        )
+        self._lookups = metrics.counter("lookups")
+        scope = metrics.scope("service")
+        scope.gauge("blocking", function=lambda: float(self._turns.taken))
+        self._watches: Watches[ServiceKey, Found] = Watches(
+            clock,
+            random,
+            scope,
+            backend=backend,
+            follow=self._follow,
+            show=ServiceKey.show,
+            show_value=show_found,
+            absent=cast("Found", NO_ENDPOINTS),  # an alternative is tried and nobody waits, while Consul has never answered (spec 3.4)
+        )
+        self._watches.setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    def startService(self) -> None:
+        """Be ready to ask."""
+        self._connector.start()
+        super().startService()  # type: ignore[no-untyped-call]
+
+    def stopService(self) -> Any:
+        """End all queries; the last state stays."""
+        ended = super().stopService()  # type: ignore[no-untyped-call]
+        self._agent.stop()
+        self._connector.stop()
+        return ended
+
+    def lookup(self, path: Path) -> Live[NameTree[Path | Bound]]:
+        """The service of the first labels, the rest as residual; neg while it has no instance."""
+        self._lookups.incr()
+        key = read_key(path, has_tag=self._config.include_tag)
+        if key is None:
+            return constant(NEG)
+        length = 2 if key.tag is None else 3
+        id = self._prefix + path.take(length)  # in the caller's spelling (spec 3.4)
+        return bound_name(self._watches, key, id=id, residual=path.drop(length), resolve=self._resolve)
+
+    def describe(self) -> dict[str, Any]:
+        """What is watched, for ``/namer_state``."""
+        return self._watches.describe()
+
+    async def _follow(self, watch: Watch[ServiceKey, Found]) -> None:
+        """One session: from an answer without index through blocking queries until one fails (spec 3.4)."""
+        key, authority = watch.key, None
+        datacenter = key.datacenter
+        if datacenter == LOCAL or self._config.set_host:
+            agent = await self._agent.get()
+            datacenter = agent.datacenter if datacenter == LOCAL else datacenter
+            authority = authority_of(key, datacenter, agent.domain) if self._config.set_host else None
+        query = ServiceQuery(service=key.service, datacenter=datacenter, tag=key.tag, passing=self._passing)
+        known: int | None = None
+        found: Found = NO_ENDPOINTS
+        while True:
+            began = self._clock.seconds()
+            turn = nullcontext(True) if known is None else self._turns.turn(is_absent=isinstance(found, NoEndpoints))
+            with turn as has_turn:
+                listing = await self._ask(watch, query, known if has_turn else None, known)
+            if listing.nodes is not None:
+                found = self._selection.found(listing.nodes, authority)
+            watch.good(found)
+            known = next_index(known, listing.index)
+            is_news = known is not None and listing.nodes is not None and not isinstance(found, NoEndpoints)
+            pause = self._pause(is_news=is_news, has_turn=has_turn) - (self._clock.seconds() - began)
+            if pause > 0:
+                await watch.sleep(pause)
+
+    async def _ask(self, watch: Watch[ServiceKey, Found], query: ServiceQuery, index: int | None, known: int | None) -> Listing:
+        parameters = self._api.parameters(query, index)
+        watch.facts["request"] = f"GET {query.path}?{urlencode(parameters, quote_via=quote)}"
+        watch.facts["lastRequestAt"] = self._watches.when(self._clock.seconds())
+        listing = await self._api.nodes(query, index, known)
+        watch.facts["lastResponseAt"] = self._watches.when(self._clock.seconds())
+        response: dict[str, object] = {"index": listing.index, "hasLeader": listing.has_leader}
+        if listing.unreadable:
+            response["unreadableEntries"] = listing.unreadable
+        watch.facts["response"] = response
+        return listing
+
+    def _pause(self, *, is_news: bool, has_turn: bool) -> float:
+        """Seconds from the last question to the next."""
+        if not has_turn:
+            return TURNLESS_SECONDS * self._random.uniform(0.9, 1.1)
+        return LEAST_SECONDS if is_news else DULL_SECONDS
+
+
+def _highest(weights: Sequence[TagWeight]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for one in weights:
+        found[one.tag] = max(one.weight, found.get(one.tag, 0.0))
+    return found
+
+
+def build_consul(config: ConsulConfig, runtime: Runtime) -> ConsulNamer:
+    """The namer for a configuration block."""
+    connector = Connector(runtime.reactor, runtime.resolve, config.host, config.port, tls=config.tls, fail_fast=config.fail_fast)
+    return ConsulNamer(
+        config,
+        Path.of("#") + config.prefix,
+        connector,
+        clock=runtime.reactor,
+        metrics=runtime.metrics,
+        random=runtime.random,
+        resolve=runtime.resolve,
+    )
+
+
+KIND = Kind(id="io.l5d.consul", config=ConsulConfig, build=build_consul)
