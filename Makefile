@@ -2,6 +2,7 @@
 #   make demo    see it work          make test    all tests          make check   lint, types, layers
 #   make bench   compare with peers   make guard   has it become slower?
 #   make chaos   hurt backends under load      make bench-tls   what TLS costs
+#   make churn   change endpoints under load   make kube-apiserver   a real API server for the tests, in ten minutes
 #   make docs    the manual       make clean   remove what these made
 
 # Debian's build is optimised by profile, which some others in PATH are not: 10 to 25 % on the data path.
@@ -15,7 +16,7 @@ TEST_JOBS ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check bench bench-peers bench-tls guard chaos docs clean FORCE
+.PHONY: help venv demo test check bench bench-peers bench-tls guard chaos churn kube-apiserver docs clean FORCE
 
 help:
 	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
@@ -65,6 +66,16 @@ guard: $(VENV)/.installed
 
 chaos: $(VENV)/.installed
 	$(BIN)/python benchmarks/chaos.py $(ARGS)
+
+# Two minutes of churn, and as many without for comparison; ARGS='--source apiserver' after make kube-apiserver, as root.
+churn: $(VENV)/.installed
+	.ci/packages haproxy consul
+	$(BIN)/python benchmarks/churn.py $(ARGS)
+
+# Not needed by make test, which says what it leaves out without it.
+kube-apiserver:
+	.ci/packages dpkg-dev
+	.ci/kube-apiserver
 
 docs: $(VENV)/.docs
 	mkdir -p docs/reference/generated

@@ -56,10 +56,11 @@ class Load:
         command += [f"http://127.0.0.1:{port}/index.html", "--", str(self.headers), "keep-alive" if self.is_keep_alive else "close"]
         return self._watched([*command, str(hosts)], duration, pid)
 
-    def steady(self, port: int, rate: float, body: int, *, pid: int | None = None) -> Run:
-        """``rate`` requests per second on ``port``, answered with ``body`` bytes. Raises :class:`ProcessFailed`."""
-        command = [sys.executable, str(HERE / "steady.py"), str(port), f"{rate:.1f}", f"{self.seconds:g}", str(body), str(self.headers)]
-        return self._watched(command, self.seconds, pid)
+    def steady(self, port: int, rate: float, body: int, *, pid: int | None = None, seconds: float | None = None, hosts: int = 0) -> Run:
+        """``rate`` requests per second on ``port``, answered with ``body`` bytes; ``hosts`` as above. Raises :class:`ProcessFailed`."""
+        duration = seconds or self.seconds
+        command = [sys.executable, str(HERE / "steady.py"), str(port), f"{rate:.1f}", f"{duration:g}", str(body), str(self.headers)]
+        return self._watched([*command, str(hosts)], duration, pid)
 
     def _watched(self, command: Sequence[str], seconds: float, pid: int | None) -> Run:
         usage = Usage(pid, self.core)

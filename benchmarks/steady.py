@@ -1,4 +1,5 @@
-"""An open-loop load generator: `python steady.py PORT RATE SECONDS BODY HEADERS`; prints one RESULT line as wrk.lua does.
+"""An open-loop load generator: `python steady.py PORT RATE SECONDS BODY HEADERS [HOSTS]`; prints one RESULT line as wrk.lua does,
+and asks for so many hosts in turn as that one does.
 
 Requests leave by a plan, one every 1/RATE seconds, over keep-alive connections; a slow answer delays no later request as long as a
 connection is free. Latency counts from the planned moment, so that waiting for a stalled server is not left out. How exactly the plan was
@@ -14,6 +15,7 @@ import select
 import socket
 import sys
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from time import monotonic
 
@@ -36,9 +38,9 @@ FIELDS = (
 """With Host the same twelve as in wrk.lua."""
 
 
-def request_head(headers: int) -> bytes:
-    """The head that is sent each time."""
-    fields = ["Host: web", *(FIELDS if headers else ())]
+def request_head(headers: int, host: str = "web") -> bytes:
+    """The head that is sent each time to ``host``."""
+    fields = [f"Host: {host}", *(FIELDS if headers else ())]
     return ("GET /index.html HTTP/1.1\r\n" + "\r\n".join(fields) + "\r\n\r\n").encode()
 
 
@@ -70,10 +72,10 @@ class Caller:
 
 
 class Generator:
-    """One run. ``latencies`` and ``lateness`` are in seconds, without the warm-up."""
+    """One run, in which the ``heads`` take turns. ``latencies`` and ``lateness`` are in seconds, without the warm-up."""
 
-    def __init__(self, port: int, rate: float, seconds: float, body: int, head: bytes) -> None:
-        self._rate, self._body, self._head = rate, body, head
+    def __init__(self, port: int, rate: float, seconds: float, body: int, heads: Sequence[bytes]) -> None:
+        self._rate, self._body, self._heads = rate, body, cycle(heads)
         self._planned = int(rate * (seconds + WARM_UP_SECONDS))
         self._uncounted = int(rate * WARM_UP_SECONDS)
         self.latencies: list[float] = []
@@ -87,7 +89,7 @@ class Generator:
             self._add(Caller(port))
 
     def _add(self, caller: Caller) -> None:
-        caller.sock.sendall(self._head)
+        caller.sock.sendall(next(self._heads))
         while not caller.has_answer(self._body):
             continue
         caller.sock.setblocking(False)
@@ -124,7 +126,7 @@ class Generator:
     def _send(self, caller: Caller, due: float) -> None:
         caller.due = due
         try:
-            caller.sock.send(self._head)
+            caller.sock.send(next(self._heads))
         except OSError:
             self._lose(caller)
 
@@ -155,11 +157,12 @@ def at(values: Sequence[float], part: float) -> int:
 
 def main() -> int:
     """Run and print; 1 when nothing was answered."""
-    port, rate, seconds, body, headers = sys.argv[1:]
+    port, rate, seconds, body, headers, *more = sys.argv[1:]
+    names = [f"web{number}" for number in range(int(more[0]))] if more and int(more[0]) else ["web"]
     with contextlib.suppress(OSError):
         Path("/proc/self/timerslack_ns").write_text("1")  # by default the system may wake us 50 µs late
     gc.disable()
-    generator = Generator(int(port), float(rate), float(seconds), int(body), request_head(int(headers)))
+    generator = Generator(int(port), float(rate), float(seconds), int(body), [request_head(int(headers), name) for name in names])
     generator.run()
     latencies, lateness = sorted(generator.latencies), sorted(generator.lateness)
     values = {
