@@ -8,14 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import attrs
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from meshgw.core.address import ADDR_NEG, NO_META, Addr, Address, Replicas
 from meshgw.core.live import PENDING, Constant, Failed, Live, Observation, Ok, Source, State
 
 Resolve = Callable[[str, int], Live[Addr]]
+
+FEW_HOSTS: Final = 20
+GATHER_SECONDS: Final = 0.05
+"""Of more hosts than that, what is said in this time is told together: each telling is as long as the whole set, and as the balancer's
+work on it, so a thousand hosts told one by one would take seconds."""
 
 
 @attrs.frozen
@@ -45,11 +51,14 @@ NO_ENDPOINTS = NoEndpoints()
 Found = Endpoints | NoEndpoints
 
 
-def resolved(found: Live[Found], resolve: Resolve, waiting_for: str) -> Live[Addr]:
-    """The live addresses of what was found. ``waiting_for`` tells in messages whose hosts are being resolved."""
+def resolved(found: Live[Found], resolve: Resolve, waiting_for: str, clock: IReactorTime | None = None) -> Live[Addr]:
+    """The live addresses of what was found. ``waiting_for`` tells in messages whose hosts are being resolved.
+
+    With a ``clock``, changes of many hosts are gathered.
+    """
 
     def start(out: Source[Addr]) -> Callable[[], None]:
-        hosts = _Hosts(out, resolve, waiting_for)
+        hosts = _Hosts(out, resolve, waiting_for, clock)
         observation = found.observe(hosts.take)
 
         def stop() -> None:
@@ -62,19 +71,21 @@ def resolved(found: Live[Found], resolve: Resolve, waiting_for: str) -> Live[Add
 
 
 class _Hosts:
-    """The present endpoints with the state of each host that is a name."""
+    """The present endpoints with the state of each host; one that several endpoints share is resolved once, whatever their ports."""
 
-    def __init__(self, out: Source[Addr], resolve: Resolve, waiting_for: str) -> None:
-        self._out, self._resolve, self._waiting_for = out, resolve, waiting_for
+    def __init__(self, out: Source[Addr], resolve: Resolve, waiting_for: str, clock: IReactorTime | None) -> None:
+        self._out, self._resolve, self._waiting_for, self._clock = out, resolve, waiting_for, clock
         self._found = Endpoints()
         self._error: Exception | None = None
-        self._held: dict[tuple[str, int], Observation] = {}
-        self._states: dict[tuple[str, int], State[Addr]] = {}
+        self._held: dict[str, Observation] = {}
+        self._states: dict[str, State[Addr]] = {}
         self._is_settled = True
+        self._gathering: IDelayedCall | None = None
 
     def take(self, state: State[Found]) -> None:
         """Take over what the backend says now."""
         if not isinstance(state, Ok):
+            self._gather_no_more()
             self._out.put(state)
         elif isinstance(state.value, NoEndpoints):
             self.release()
@@ -88,37 +99,43 @@ class _Hosts:
 
     def _follow(self) -> None:
         """Resolve the hosts that are new; those that stay are not asked anew. Literal addresses need no watching."""
-        wanted = dict.fromkeys((endpoint.host, endpoint.port) for endpoint in self._found.endpoints)
+        wanted = {endpoint.host: endpoint.port for endpoint in self._found.endpoints}
         self._is_settled = False
-        for key in wanted:
-            if key not in self._states:
-                live = self._resolve(*key)
+        for host, port in wanted.items():
+            if host not in self._states:
+                live = self._resolve(host, port)
                 if isinstance(live, Constant):
-                    self._states[key] = live.state
+                    self._states[host] = live.state
                 else:
-                    self._states[key] = PENDING
-                    self._held[key] = live.observe(partial(self._said, key))
+                    self._states[host] = PENDING
+                    self._held[host] = live.observe(partial(self._said, host))
         self._is_settled = True
-        for key in [key for key in self._states if key not in wanted]:
-            del self._states[key]
-            held = self._held.pop(key, None)
+        for host in [host for host in self._states if host not in wanted]:
+            del self._states[host]
+            held = self._held.pop(host, None)
             if held is not None:
                 held.close()
 
-    def _said(self, key: tuple[str, int], state: State[Addr]) -> None:
-        self._states[key] = state
-        if self._is_settled:
+    def _said(self, host: str, state: State[Addr]) -> None:
+        self._states[host] = state
+        if not self._is_settled:
+            return
+        if self._clock is None or len(self._held) <= FEW_HOSTS or not isinstance(self._out.state, Ok):
             self._publish()
+        elif self._gathering is None:
+            self._gathering = self._clock.callLater(GATHER_SECONDS, self._publish)
 
     def _publish(self) -> None:
         """Tell the addresses known now: a host that is not known yet is waited for only if nothing else is known."""
+        self._gather_no_more()
         addresses: dict[tuple[str, int], Address] = {}
         error, is_pending = self._error, False
         for endpoint in self._found.endpoints:
-            state = self._states[endpoint.host, endpoint.port]
+            state = self._states[endpoint.host]
             if isinstance(state, Ok):
                 for one in state.value.addresses if isinstance(state.value, Replicas) else ():
-                    addresses.setdefault((one.host, one.port), Address(one.host, one.port, endpoint.weight, endpoint.meta))
+                    address = Address(one.host, endpoint.port, endpoint.weight, endpoint.meta)
+                    addresses.setdefault((one.host, endpoint.port), address)
                 error = error or state.error
             elif isinstance(state, Failed):
                 error = error or state.error
@@ -131,8 +148,14 @@ class _Hosts:
         else:
             self._out.put(Ok(Replicas(tuple(addresses.values()), self._found.meta), error))
 
+    def _gather_no_more(self) -> None:
+        call, self._gathering = self._gathering, None
+        if call is not None and call.active():
+            call.cancel()
+
     def release(self) -> None:
         """Let all hosts go."""
+        self._gather_no_more()
         held, self._held, self._states = self._held, {}, {}
         for observation in held.values():
             observation.close()

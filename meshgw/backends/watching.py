@@ -184,7 +184,7 @@ class Watch(Generic[K, T]):
             self.value.fail(error)
         elif watches.absent is not None:
             self.value.put(Ok(watches.absent, error))
-        elif error.is_lasting or isinstance(self.value.state, Failed):
+        elif error.is_lasting or watches.fails_at_once or isinstance(self.value.state, Failed):
             self.value.put(Failed(error))  # readers that were told a failure wait no more: they are to know the latest
         else:
             self.value.put(Pending(f"{watches.show(self.key)}; {error}"))
@@ -221,8 +221,9 @@ class Watches(Service, Generic[K, T]):
 
     ``follow`` is one session of following: it tells good answers, and raises :class:`BackendError` when it cannot go on; it may also
     just end, to be called again. ``absent``, if given, is the value told while the backend fails before any good answer; without
-    it, observers wait, and are told the error if it is a lasting one. ``backend`` names it in messages (``Consul at localhost:8500``),
-    ``show`` a key, ``show_value`` turns a value into JSON data. ``metrics`` is the scope of the counters.
+    it, observers wait, and are told the error if it is a lasting one; with ``fails_at_once`` they are told any. ``backend`` names it in
+    messages (``Consul at localhost:8500``), ``show`` a key, ``show_value`` turns a value into JSON data. ``metrics`` is the scope of the
+    counters.
     """
 
     def __init__(
@@ -236,11 +237,13 @@ class Watches(Service, Generic[K, T]):
         show: Callable[[K], str],
         show_value: Callable[[T], object],
         absent: T | None = None,
+        fails_at_once: bool = False,
         pace: Pace = Pace(),
         most: int = MOST_WATCHES,
     ) -> None:
         self.clock, self.rng, self.backend, self.follow = clock, rng, backend, follow
         self.show, self.show_value, self.absent, self.pace, self._most = show, show_value, absent, pace, most
+        self.fails_at_once = fails_at_once
         self.spawner = Spawner()
         self.is_stopped = False
         self._watches: dict[K, Watch[K, T]] = {}

@@ -22,11 +22,12 @@ from twisted.names import dns
 from twisted.names.error import DNSNameError, DNSQueryRefusedError, DNSServerError, DomainError
 from twisted.python.failure import Failure
 
+from meshgw.backends.dns_client import Answer
 from meshgw.core.address import ADDR_NEG, Addr, Address, Replicas
 from meshgw.core.live import Live, Observation, Ok, Source, State, constant
 from meshgw.core.timers import Backoff
-from meshgw.errors import NamerError
-from meshgw.namers.resolvconf import Answer, NameServers, hosts_addresses, literal_address, valid_name
+from meshgw.errors import MeshError, NamerError
+from meshgw.namers.resolvconf import NameServers, hosts_addresses, literal_address, valid_name
 
 if TYPE_CHECKING:
     from meshgw.telemetry.metrics import Metrics
@@ -218,6 +219,8 @@ def _address(record: dns.RRHeader) -> str:
 
 def _reason(error: Exception) -> str:
     """The error in an operator's words; the texts of ``twisted.names`` print whole messages."""
+    if isinstance(error, MeshError):
+        return str(error)
     if isinstance(error, TimeoutError):
         return "no answer from the name servers in time"
     if isinstance(error, DNSServerError):

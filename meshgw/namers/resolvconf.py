@@ -10,23 +10,20 @@ import ipaddress
 import os
 import re
 import socket
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.names import client, dns
+from twisted.names import dns
 from twisted.names.hosts import searchFileForAll
 from twisted.python.filepath import FilePath
 
-# One wait per round over all servers. The sum stays under the 10 s that a binding waits, so that its error can name the cause.
-QUERY_SECONDS: Final = (1, 2, 4)
+from meshgw.backends.dns_client import Answer, NameServerClient, Server
 
 # No leading zeros: inet_aton reads 010 as octal 8 where others read 10, and a name must not mean two machines.
 _SHORT_IPV4: Final = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){0,3}")
 _LABEL: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?")
 _MOST_SERVERS: Final = 3  # MAXNS of resolv.conf(5)
 _MOST_NDOTS: Final = 15
-
-Answer = tuple[list[dns.RRHeader], list[dns.RRHeader], list[dns.RRHeader]]
 
 
 class DnsClient(Protocol):
@@ -72,23 +69,21 @@ class SystemServers:
     """The name servers and search list of resolv.conf; the file is looked at before each lookup and read when it changed."""
 
     def __init__(self, reactor: Any, path: str = "/etc/resolv.conf") -> None:
-        self._reactor, self._path = reactor, path
+        self._path = path
         self._stamp: tuple[int, int, int] | None = None
         self._search: tuple[str, ...] = ()
         self._ndots = 1
         self._servers: tuple[str, ...] = ()
-        self._client: DnsClient | None = None
+        self._client = NameServerClient(reactor, self.servers)
 
-    def client(self) -> DnsClient:
-        """The client for the servers listed now."""
-        self._refresh()
-        if self._client is None:
-            servers = [(server, dns.PORT) for server in self._servers or ("127.0.0.1",)]
-            self._client = cast(
-                "DnsClient",
-                client.Resolver(servers=servers, timeout=QUERY_SECONDS, reactor=self._reactor),  # type: ignore[no-untyped-call]
-            )
+    def client(self) -> NameServerClient:
+        """The client, which asks the servers listed at the time of each question."""
         return self._client
+
+    def servers(self) -> tuple[Server, ...]:
+        """The servers listed now."""
+        self._refresh()
+        return tuple((server, dns.PORT) for server in self._servers or ("127.0.0.1",))
 
     def candidates(self, host: str) -> tuple[str, ...]:
         """``host`` as it is and with each search domain; which come first depends on its dots and ``ndots``."""
@@ -110,9 +105,7 @@ class SystemServers:
             stamp, text = (0, 0, 0), ""  # a missing file means the local name server and no search list
             if stamp == self._stamp:
                 return
-        servers, self._search, self._ndots = read_resolv_conf(text)
-        if servers != self._servers:
-            self._servers, self._client = servers, None
+        self._servers, self._search, self._ndots = read_resolv_conf(text)
         self._stamp = stamp
 
 

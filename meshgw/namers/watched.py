@@ -24,7 +24,7 @@ def bound_name(watches: Watches[K, Found], key: K, *, id: Path, residual: Path, 
     Endpoints that come and go change the addresses only, so that whoever follows the tree is not told of them.
     """
     found = watches.watch(key)
-    leaf: Leaf[Path | Bound] = Leaf(Bound(id, resolved(found, resolve, watches.show(key)), residual))
+    leaf: Leaf[Path | Bound] = Leaf(Bound(id, resolved(found, resolve, watches.show(key), watches.clock), residual))
 
     def tree(value: Found) -> NameTree[Path | Bound]:
         return NEG if isinstance(value, NoEndpoints) else leaf
