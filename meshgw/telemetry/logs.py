@@ -7,9 +7,10 @@ Source: linkerd-config spec 2.4 (``/logging.json``) and 1.1 (``-log.level``). A 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 from twisted.logger import (
     FilteringLogObserver,
@@ -31,6 +32,9 @@ LEVELS = {"ALL": 0, "TRACE": 5, "DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR":
 
 _RANKS = {LogLevel.debug: 10, LogLevel.info: 20, LogLevel.warn: 30, LogLevel.error: 40, LogLevel.critical: 50}
 _NAMES = {LogLevel.debug: "DEBUG", LogLevel.info: "INFO", LogLevel.warn: "WARNING", LogLevel.error: "ERROR", LogLevel.critical: "CRITICAL"}
+
+_DATAGRAMS: Final = re.compile(r"\(UDP Port \d+ Closed\)|\w*Datagram\w* starting on \d+")
+"""What Twisted tells of every socket for a DNS question, at the level of information; it is of use for debugging only."""
 
 
 def level_named(text: str) -> str:
@@ -87,8 +91,7 @@ class LogLevels:
         least = self._ranks.get(namespace)
         if least is None:
             least = self._learned(namespace)
-        rank = 5 if "txaio_trace" in event else _RANKS.get(event.get("log_level", LogLevel.info), 20)
-        return PredicateResult.maybe if rank >= least else PredicateResult.no
+        return PredicateResult.maybe if _rank(event, namespace) >= least else PredicateResult.no
 
     def _learned(self, namespace: str) -> int:
         name = namespace
@@ -99,6 +102,14 @@ class LogLevels:
         if len(self._ranks) < MOST_LOGGERS:
             self._ranks[namespace] = rank
         return rank
+
+
+def _rank(event: LogEvent, namespace: str) -> int:
+    if "txaio_trace" in event:
+        return 5
+    if namespace == "log_legacy" and _DATAGRAMS.match(" ".join(map(str, event.get("message", ())))):
+        return 10
+    return _RANKS.get(event.get("log_level", LogLevel.info), 20)
 
 
 def log_observer(stream: TextIO, levels: LogLevels, *, as_json: bool = False) -> ILogObserver:

@@ -5,6 +5,7 @@ import json
 
 import pytest
 from twisted.logger import Logger, LogPublisher
+from twisted.python import log
 
 from meshgw.telemetry.logs import LogLevels, level_named, log_observer
 
@@ -89,6 +90,19 @@ def test_off_silences_even_critical() -> None:
     levels.set("root", "FATAL")
     Logger("x", observer=publisher).critical("x")
     assert stream.getvalue() != ""
+
+
+@pytest.mark.parametrize("text", ["_Datagram starting on 44018", "DNSDatagramProtocol starting on 1", "(UDP Port 44018 Closed)"])
+def test_sockets_of_dns_questions_are_told_for_debugging_only(text: str) -> None:
+    levels = LogLevels()
+    publisher, stream = logging_to(levels)
+    legacy = log.LogPublisher(observerPublisher=publisher, publishPublisher=publisher)
+    legacy.msg(text)
+    legacy.msg("Site starting on 9990")
+    assert [line.rpartition(": ")[2] for line in stream.getvalue().splitlines()] == ["Site starting on 9990"]
+    levels.set("log_legacy", "DEBUG")
+    legacy.msg(text)
+    assert stream.getvalue().endswith(f"log_legacy: {text}\n")
 
 
 def test_illegal_level_is_named() -> None:
