@@ -6,7 +6,6 @@ Source: linkerd-config spec 3.4 and 5.6 (authority). Unlike Linkerd, no failure 
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -57,10 +56,6 @@ def _statuses(value: Any) -> str | None:
     return f"Illegal Consul health status: {unknown[0]}" if unknown else None
 
 
-def _finite(value: Any) -> str | None:
-    return None if math.isfinite(value) and value >= 0 else f"must be a number from 0, not {value:g}"
-
-
 def _small_buffer(value: Any) -> str | None:
     if value is None or value >= 1024:
         return None
@@ -82,7 +77,7 @@ class TagWeight:
     """A weight for the instances with a tag."""
 
     tag: str = option(doc="The tag.")
-    weight: float = option(doc="Their weight in load balancing.", check=_finite)
+    weight: float = option(doc="Their weight in load balancing.", check=at_least(0))
 
 
 @attrs.frozen(kw_only=True)
