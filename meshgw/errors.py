@@ -93,6 +93,20 @@ class Unidentified(IdentifyError):
         return text
 
 
+@attrs.frozen(kw_only=True)
+class RulesUnknown(IdentifyError):
+    """What gives requests their names does not know its rules yet; ``waiting_for`` says why. The request waited for ``seconds``."""
+
+    status: ClassVar[int] = 503
+    waiting_for: str
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        if not self.seconds:
+            return f"The rules that name requests are not known: {self.waiting_for}"
+        return f"Exceeded {self.seconds:g}.seconds binding timeout while waiting for the rules that name requests: {self.waiting_for}"
+
+
 class BindError(MeshError):
     """A logical name could not be turned into a bound name."""
 
@@ -175,6 +189,11 @@ class BackendError(BindError):
         """What is wrong, whatever was asked for."""
         return f"{self.backend}: {self.reason}"
 
+    @property
+    def outage(self) -> str:
+        """The kind of trouble, which is the same for all that have it."""
+        return self.summary
+
     def __str__(self) -> str:
         return f"{self.summary} (asked for {self.asked})" if self.asked else self.summary
 
@@ -200,8 +219,13 @@ class BackendRefused(BackendError):
 
     @property
     def is_lasting(self) -> bool:
-        """The client's fault, but for "too slow", "too early" and "too many"."""
-        return 400 <= self.code < 500 and self.code not in (408, 425, 429)
+        """A redirect, or the client's fault, but for "too slow", "too early" and "too many"."""
+        return 300 <= self.code < 500 and self.code not in (408, 425, 429)
+
+    @property
+    def outage(self) -> str:
+        """The status alone: what the API says about it often has the name that was asked for."""
+        return f"{self.backend}: {self.code}"
 
 
 @attrs.frozen(kw_only=True)

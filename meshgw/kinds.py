@@ -21,6 +21,7 @@ from meshgw.naming.path import Path
 from meshgw.naming.tree import NameTree
 
 if TYPE_CHECKING:
+    from meshgw.core.certificates import CertificateStore
     from meshgw.core.exchange import Exchange
     from meshgw.telemetry.metrics import Metrics
 
@@ -129,11 +130,54 @@ class Transformer(Protocol):
         ...
 
 
-class Identifier(Protocol):
-    """Gives a request its logical name."""
+class NotYet:
+    """What an identifier gives that does not know its rules yet: requests wait for it, within the binding timeout.
 
-    def identify(self, exchange: Exchange) -> Path | str:
-        """The logical name, or the reason why this identifier has none for the request."""
+    One for all requests; ``waiting_for`` says in errors what is awaited.
+    """
+
+    __slots__ = ("_waiters", "waiting_for")
+
+    def __init__(self, waiting_for: str = "") -> None:
+        self.waiting_for = waiting_for
+        self._waiters: dict[Exchange, None] = {}
+
+    def __str__(self) -> str:
+        return f"not known yet: {self.waiting_for}"
+
+    def add(self, exchange: Exchange) -> None:
+        """Let a request wait."""
+        self._waiters[exchange] = None
+
+    def forget(self, exchange: Exchange) -> None:
+        """A request waits no longer."""
+        self._waiters.pop(exchange, None)
+
+    def resume(self) -> None:
+        """The rules are known, or cannot be known: whoever waits is identified again."""
+        for exchange in list(self._waiters):
+            if exchange in self._waiters:  # it may have ended meanwhile
+                del self._waiters[exchange]
+                exchange.walk.identifiable(exchange)
+
+
+Identified = Path | str | NotYet
+"""The logical name of a request, the reason why there is none, or that it is not known yet."""
+
+
+class Identifier(Protocol):
+    """Gives a request its logical name. It may also be a Twisted service, which is then started and stopped with its router."""
+
+    def identify(self, exchange: Exchange) -> Identified:
+        """The logical name, or the reason why this identifier has none for the request, or that it cannot tell yet."""
+        ...
+
+
+class CertificateSource(Protocol):
+    """An identifier that has certificates, too, for listeners that want them (``tls.sni.ingress``)."""
+
+    def serve_certificates(self, store: CertificateStore) -> None:
+        """Keep the certificates of the identifier's own in ``store`` from its start on. To be called before that."""
         ...
 
 

@@ -17,8 +17,9 @@ from meshgw.bind.route import Phase, Route
 from meshgw.core.exchange import Exchange, Upstream
 from meshgw.core.stack import EndHook, Pipeline, ResponseHook, Wait
 from meshgw.core.timers import Wheel
-from meshgw.errors import BindingTimeout, ConnectFailed, InternalError, MeshError, Rebound, Unbound
+from meshgw.errors import BindingTimeout, ConnectFailed, InternalError, MeshError, Rebound, RulesUnknown, Unbound
 from meshgw.filters.classify import NON_RETRYABLE_FAILURE, RETRYABLE_FAILURE, SUCCESS
+from meshgw.kinds import NotYet
 from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
 from meshgw.telemetry.histogram import bucket_of
@@ -178,7 +179,11 @@ class Attempts:
 
     def _waited_too_long(self, ex: Exchange) -> None:
         ex.timer = None
+        place = ex.waiting
         self._stop_waiting(ex)
+        if isinstance(place, NotYet):
+            self.fail(ex, RulesUnknown(waiting_for=place.waiting_for, seconds=self._binding_timeout))
+            return
         name = ex.name.show() if ex.name is not None else ""
         if ex.depth == ENDPOINT:
             what = f"a connection to {ex.node.address.show()} for client {ex.bound.client.label}"

@@ -18,7 +18,8 @@ from meshgw.core.timers import Wheel
 from meshgw.errors import CallerGone, DeadlineExceeded, MeshError, Refused
 from meshgw.filters.classify import NON_RETRYABLE_FAILURE, RETRYABLE_FAILURE, SUCCESS
 from meshgw.identify.request import unidentified
-from meshgw.kinds import Identifier
+from meshgw.kinds import Identifier, NotYet
+from meshgw.naming.path import Path
 from meshgw.telemetry.histogram import bucket_of
 from meshgw.telemetry.outcomes import Outcomes
 from meshgw.wire.headers import Headers
@@ -69,8 +70,8 @@ class Walk(Attempts):
             name = self._identify(ex)
             route = self._cache.get(name if ex.dtab is None else (name, ex.dtab))
             if route is None:
-                if isinstance(name, str):
-                    self.fail(ex, unidentified(ex, name))
+                if not isinstance(name, Path):
+                    self._not_named(ex, name)
                     return
                 route = self._routes.bind(name, ex.dtab)
             ex.name, ex.route = name, route  # type: ignore[assignment]  # a reason is no key of the cache
@@ -80,6 +81,32 @@ class Walk(Attempts):
             self._broke_off(ex, error, SERVER, self._server, hook)
         else:
             self._enter(ex, route)
+
+    def _not_named(self, ex: Exchange, reason: str | NotYet) -> None:
+        """No identifier knows the request, or one cannot tell yet."""
+        if isinstance(reason, str):
+            self.fail(ex, unidentified(ex, reason))
+            return
+        ex.attempt_started = ex.arrived
+        reason.add(ex)
+        self._wait(ex, reason)
+
+    def identifiable(self, ex: Exchange) -> None:
+        """The identifier it waited for knows its rules."""
+        ex.waiting = None
+        self._guard(ex, self._name_again)
+
+    def _name_again(self, ex: Exchange) -> None:
+        name = self._identify(ex)
+        if not isinstance(name, Path):
+            self._not_named(ex, name)
+            return
+        self._clear_timer(ex)
+        route = self._cache.get(name if ex.dtab is None else (name, ex.dtab)) or self._routes.bind(name, ex.dtab)
+        ex.name, ex.route = name, route
+        route.used = ex.attempt_started = ex.arrived
+        route.in_flight += 1
+        self._enter(ex, route)
 
     def _enter(self, ex: Exchange, route: Route) -> None:
         """Count the request, run the path stack, and make the first attempt."""

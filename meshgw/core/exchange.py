@@ -113,6 +113,10 @@ class Walk(Protocol):
         """The caller vanished before its answer was complete."""
         ...
 
+    def identifiable(self, ex: Exchange) -> None:
+        """The rules that may name it are known."""
+        ...
+
     def route_changed(self, ex: Exchange) -> None:
         """The binding it waited for got an answer."""
         ...

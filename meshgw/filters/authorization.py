@@ -16,7 +16,7 @@ from meshgw.config.access import AccessControl, AccessRule, IdentityPattern
 from meshgw.core.exchange import Exchange
 from meshgw.errors import AccessDenied
 from meshgw.filters.reading import folded, is_possibly_below, is_surely_below, path_of
-from meshgw.kinds import Identifier
+from meshgw.kinds import Identified, Identifier
 from meshgw.naming.path import Path
 from meshgw.telemetry.metrics import Counter, Metrics
 
@@ -185,7 +185,7 @@ class Authorized:
     def __init__(self, identifier: Identifier, access: Access) -> None:
         self._identify, self._check = identifier.identify, access.check
 
-    def identify(self, ex: Exchange) -> Path | str:
+    def identify(self, ex: Exchange) -> Identified:
         """See :class:`meshgw.kinds.Identifier`. Raises :class:`AccessDenied`."""
         target = ex.target  # as it came: the identifier may cut it
         name = self._identify(ex)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from meshgw.kinds import Identified
 from meshgw.naming.path import Path
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class ConnectNames:
         self._identify, self._prefix = inner.identify, prefix
         self.header_names = inner.header_names
 
-    def identify(self, ex: Exchange) -> Path | str:
+    def identify(self, ex: Exchange) -> Identified:
         """The name, or why there is none."""
         if ex.method != b"CONNECT":
             return self._identify(ex)

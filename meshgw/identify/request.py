@@ -17,7 +17,7 @@ import attrs
 
 from meshgw.config.document import at_least, option
 from meshgw.errors import BadRequest, Unidentified
-from meshgw.kinds import Kind, Runtime
+from meshgw.kinds import Identified, Kind, Runtime
 from meshgw.naming.path import Path
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ class RequestIdentifier(Protocol):
         """The lower-case names of the headers to keep at hand."""
         ...
 
-    def identify(self, ex: Exchange) -> Path | str:
-        """The logical name, or the reason why there is none."""
+    def identify(self, ex: Exchange) -> Identified:
+        """The logical name, or the reason why there is none, or that it is not known yet."""
         ...
 
 
@@ -237,11 +237,11 @@ class Chain:
         self._identifiers = tuple(identifiers)
         self.header_names = tuple(dict.fromkeys(name for one in self._identifiers for name in one.header_names))
 
-    def identify(self, ex: Exchange) -> Path | str:
-        """The name, or why there is none. What an identifier raises ends the chain."""
+    def identify(self, ex: Exchange) -> Identified:
+        """The name, or why there is none. What an identifier raises ends the chain, as does one that cannot tell yet."""
         for identifier in self._identifiers:
             found = identifier.identify(ex)
-            if isinstance(found, Path):
+            if not isinstance(found, str):
                 return found
         return self._declined(ex)
 

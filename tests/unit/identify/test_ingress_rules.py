@@ -348,15 +348,17 @@ def test_problems_of_one_object_are_bounded() -> None:
     assert len(problems(ingress("bad", *({"host": f"a b{number}"} for number in range(1000))))) == 20
 
 
+FIELDS = [
+    *("metadata", "annotations", "creationTimestamp", "spec", "rules", "http", "paths", "path", "pathType", "host", "backend", "service"),
+    *("name", "port", "number", "serviceName", "servicePort", "tls", "hosts", "secretName", "defaultBackend", "ingressClassName"),
+    *("resource", "controller"),
+]
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(
-                "metadata spec rules http paths path pathType backend service name port number serviceName servicePort host tls hosts secretName "
-                "defaultBackend annotations creationTimestamp ingressClassName resource controller".split()
-            ),
+            st.sampled_from(FIELDS),
             inner,
             max_size=6,
         )
