@@ -37,6 +37,8 @@ KINDS = {
     "ingressclasses": "IngressClass",
 }
 UNNAMESPACED = ("ingressclasses",)
+HAVE_STATUS = ("ingresses", "services")
+"""What has a status that is changed by requests of its own."""
 
 
 class Clock(Protocol):
@@ -243,7 +245,7 @@ class Server:
         key = (plural, "" if plural in UNNAMESPACED else metadata.get("namespace", "default"), metadata["name"])
         before = self.objects.get(key)
         self.version += 1
-        stored = copy.deepcopy(value)
+        stored = {name: copy.deepcopy(each) for name, each in value.items() if name not in ("kind", "apiVersion")}
         stored["metadata"] |= {"resourceVersion": str(self.version), "uid": f"uid-{plural}-{key[1]}-{key[2]}"}
         if key[1]:
             stored["metadata"]["namespace"] = key[1]
@@ -372,11 +374,7 @@ class Server:
                 return failure(410, "Expired", "The provided continue parameter is too old")
         else:
             version = self.version
-            rest = [
-                self._shown(place, self.objects[key])
-                for key in sorted(self.objects)
-                if self._is_chosen(asked, place, key, self.objects[key])
-            ]
+            rest = [self.objects[key] for key in sorted(self.objects) if self._is_chosen(asked, place, key, self.objects[key])]
         metadata: Json = {"resourceVersion": str(version)}
         page, rest = (rest[:limit], rest[limit:]) if limit else (rest, [])
         if rest:
@@ -385,11 +383,13 @@ class Server:
         return whole({"kind": f"{place.kind}List", "apiVersion": place.api_version, "metadata": metadata, "items": page})
 
     def _shown(self, place: Place, value: Json) -> Json:
-        return {"kind": place.kind, "apiVersion": place.api_version, **value}
+        return {**value, "kind": place.kind, "apiVersion": place.api_version}
 
     def _watch(self, asked: Asked, place: Place) -> Answer | Stream:
-        text = asked.query.get("resourceVersion", "0")
-        begin = int(text) if text.isdigit() else 0
+        text = asked.query.get("resourceVersion") or "0"
+        if not text.isdigit():
+            return failure(500, "", f'resourceVersion: Invalid value: "{text}"')
+        begin = int(text)
         stream = Stream(self, asked, place, begin)
         if 0 < begin < self.oldest:
             old = status(410, "Expired", f"too old resource version: {begin} ({self.oldest})")
@@ -440,6 +440,8 @@ class Server:
         if verb == "create":
             value = json.loads(asked.body)
             value["metadata"]["namespace"] = place.namespace or ""
+            if place.plural in HAVE_STATUS:
+                value.pop("status", None)
             if (place.plural, place.namespace or "", value["metadata"]["name"]) in self.objects:
                 return failure(409, "AlreadyExists", f"{place.plural} already exists")
             return whole(self._shown(place, self.put(place.plural, value)), 201)
@@ -460,7 +462,12 @@ class Server:
             return failure(409, "Conflict", f'Operation cannot be fulfilled on {place.plural} "{place.name}": the object has been modified')
         if place.subresource == "status":
             value = {**known, "status": value.get("status", {})}
-        value["metadata"] = {**known["metadata"], **value.get("metadata", {})}
+        elif place.plural in HAVE_STATUS:
+            value = {**value, "status": known.get("status", {})}
+        fixed = ("resourceVersion", "uid", "namespace")
+        value["metadata"] = {**value.get("metadata", {}), **{name: known["metadata"][name] for name in fixed if name in known["metadata"]}}
+        if self._shown(place, value) == self._shown(place, known):
+            return whole(self._shown(place, known))  # what changes nothing makes no version
         return whole(self._shown(place, self.put(place.plural, value)))
 
 

@@ -170,13 +170,13 @@ def metadata(name: str, **further: Any) -> Json:
 
 def service(name: str, ports: Sequence[tuple[str, int, int | str]], *, kind: str = "ClusterIP", **further: Any) -> Json:
     """A Service with ports of name, number and target."""
-    listed = [{"name": title, "port": number, "targetPort": target} for title, number, target in ports]
+    listed = [{"name": title, "port": number, "targetPort": target, "protocol": "TCP"} for title, number, target in ports]
     return {"apiVersion": "v1", "kind": "Service", "metadata": metadata(name, **further), "spec": {"type": kind, "ports": listed}}
 
 
 def endpoints(name: str, hosts: Sequence[str], ports: Mapping[str, int], *, not_ready: Sequence[str] = (), **further: Any) -> Json:
     """Endpoints of one subset; without hosts there is no subset, as the controller has it."""
-    subset: Json = {"ports": [{"name": title, "port": port} for title, port in ports.items()]}
+    subset: Json = {"ports": [{"name": title, "port": port, "protocol": "TCP"} for title, port in ports.items()]}
     if hosts:
         subset["addresses"] = [{"ip": host} for host in hosts]
     if not_ready:
