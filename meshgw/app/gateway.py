@@ -63,7 +63,9 @@ class Names:
         for chosen in config.namers:
             self.namers.append(self._namer(chosen))
         self._global = DefaultInterpreter(self.namers, self._builtin)
-        self.interpreters = {router_label(chosen): self._interpreter(chosen.config.interpreter) for chosen in config.routers}
+        self.interpreters = {
+            router_label(chosen): self._interpreter(chosen.config.interpreter, router_label(chosen)) for chosen in config.routers
+        }
 
     def _add(self, item: object) -> None:
         if IService.providedBy(item):
@@ -74,21 +76,26 @@ class Names:
         metrics = self.runtime.metrics.scope("namer", prefix.show()[1:])
         namer = chosen.kind.build(chosen.config, attrs.evolve(self.runtime, metrics=metrics))
         self._add(namer)
-        transformers = self._transformers(getattr(chosen.config, "transformers", ()))
+        transformers = self._transformers(getattr(chosen.config, "transformers", ()), metrics)
         return prefix, TransformedNamer(namer, transformers) if transformers else namer
 
-    def _interpreter(self, chosen: Chosen) -> Interpreter:
-        transformers = self._transformers(getattr(chosen.config, "transformers", ()))
+    def _interpreter(self, chosen: Chosen, label: str) -> Interpreter:
+        transformers = self._transformers(getattr(chosen.config, "transformers", ()), self.runtime.metrics.scope("rt", label))
         interpreter: Interpreter = chosen.kind.build(
             chosen.config, self.runtime, namers=self.namers, builtin=self._builtin, transformers=transformers
         )
         self._add(interpreter)
         return interpreter
 
-    def _transformers(self, chosen: Sequence[Chosen]) -> list[Transformer]:
+    def _transformers(self, chosen: Sequence[Chosen], metrics: Metrics) -> list[Transformer]:
         # names in transformers resolve through all namers with an empty dtab (linkerd-config spec 8.3)
         runtime = attrs.evolve(self.runtime, bind=lambda path: self._global.bind(Dtab.EMPTY, path))
-        return [item.kind.build(item.config, runtime) for item in chosen]
+        built = []
+        for item in chosen:
+            transformer = item.kind.build(item.config, attrs.evolve(runtime, metrics=metrics.scope("transformer", item.kind.id)))
+            self._add(transformer)
+            built.append(transformer)
+        return built
 
 
 class TransformedNamer:

@@ -107,18 +107,9 @@ class KubernetesApi(MultiService):
             pace=pace,
             most=most,
         )
-        self._versions: Watches[tuple[Resource, ...], Resource] = Watches(
-            clock,
-            rng,
-            metrics.scope("discovery"),
-            backend=server.name,
-            follow=self._discover,
-            show=_shown,
-            show_value=Resource.show,
-            pace=pace,
-        )
-        for watches in (self._objects, self._versions):
-            watches.setServiceParent(self)  # type: ignore[no-untyped-call]
+        self._objects.setServiceParent(self)  # type: ignore[no-untyped-call]
+        self._metrics, self._pace = metrics, pace
+        self._versions: Watches[tuple[Resource, ...], Resource] | None = None
 
     @property
     def backend(self) -> str:
@@ -143,6 +134,18 @@ class KubernetesApi(MultiService):
 
     def served(self, *resources: Resource) -> Live[Resource]:
         """The first of these, usually versions of the same thing, that the server serves; an error while it serves none."""
+        if self._versions is None:  # most need none, and its metrics would only puzzle
+            self._versions = Watches(
+                self._clock,
+                self._rng,
+                self._metrics.scope("discovery"),
+                backend=self.backend,
+                follow=self._discover,
+                show=_shown,
+                show_value=Resource.show,
+                pace=self._pace,
+            )
+            self._versions.setServiceParent(self)  # type: ignore[no-untyped-call]
         return self._versions.watch(resources)
 
     async def _follow(self, watch: Watch[Wanted, Objects]) -> None:
@@ -240,8 +243,7 @@ class KubernetesApi(MultiService):
     def describe(self) -> dict[str, Any]:
         """The server, and what is watched by resource and name, as JSON data for admin."""
         found: dict[str, Any] = {"server": self._server.url, "watches": self._objects.describe()}
-        versions = self._versions.describe()
-        return found | ({"versions": versions} if versions else {})
+        return found | ({"versions": self._versions.describe()} if self._versions is not None else {})
 
 
 _VERBS: Final[Mapping[str, str]] = {"GET": "get", "PUT": "update", "POST": "create", "PATCH": "patch", "DELETE": "delete"}

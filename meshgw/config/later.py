@@ -20,12 +20,6 @@ LATER_KINDS: Final[Mapping[str, Mapping[str, str]]] = {
         "io.l5d.ingress": "Kubernetes ingress identifier",
     },
     "namers": {
-        "io.l5d.serversets": "ZooKeeper server set namer",
-        "io.l5d.k8s": "Kubernetes namer",
-        "io.l5d.k8s.ns": "Kubernetes namer for one namespace",
-        "io.l5d.k8s.external": "Kubernetes namer for external load balancers",
-        "io.l5d.zkLeader": "ZooKeeper leader namer",
-        "io.l5d.curator": "Curator namer",
     },
     "interpreters": {
         "io.l5d.namerd": "interpreter over namerd's Thrift interface",
@@ -33,10 +27,6 @@ LATER_KINDS: Final[Mapping[str, Mapping[str, str]]] = {
         "io.l5d.mesh": "interpreter over namerd's gRPC interface",
         "io.l5d.k8s.configMap": "interpreter with a dtab in a Kubernetes ConfigMap",
         "io.l5d.consul.interpreter": "interpreter with a dtab in Consul",
-    },
-    "transformers": {
-        "io.l5d.k8s.daemonset": "transformer to the daemonset's endpoint of the same node",
-        "io.l5d.k8s.localnode": "transformer to endpoints of the same node",
     },
     "classifiers": {
         "io.l5d.h2.nonRetryable5XX": "HTTP/2 classifier",

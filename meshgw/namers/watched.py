@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import TypeVar
 
+from twisted.internet.interfaces import IReactorTime
+
 from meshgw.backends.endpoints import Found, NoEndpoints, Resolve, resolved
 from meshgw.backends.watching import Watches
 from meshgw.core.address import Bound
@@ -23,8 +25,14 @@ def bound_name(watches: Watches[K, Found], key: K, *, id: Path, residual: Path, 
 
     Endpoints that come and go change the addresses only, so that whoever follows the tree is not told of them.
     """
-    found = watches.watch(key)
-    leaf: Leaf[Path | Bound] = Leaf(Bound(id, resolved(found, resolve, watches.show(key), watches.clock), residual))
+    return bound_found(watches.watch(key), watches.show(key), watches.clock, id=id, residual=residual, resolve=resolve)
+
+
+def bound_found(
+    found: Live[Found], shown: str, clock: IReactorTime, *, id: Path, residual: Path, resolve: Resolve
+) -> Live[NameTree[Path | Bound]]:
+    """As :func:`bound_name`, of what was found some other way; ``shown`` says in messages whose endpoints these are."""
+    leaf: Leaf[Path | Bound] = Leaf(Bound(id, resolved(found, resolve, shown, clock), residual))
 
     def tree(value: Found) -> NameTree[Path | Bound]:
         return NEG if isinstance(value, NoEndpoints) else leaf

@@ -1,0 +1,302 @@
+"""Which addresses a port of a Kubernetes Service has: out of Endpoints or EndpointSlices, and of the Service for a numbered port.
+
+Source: linkerd-config spec 3.5 (port rules); Kubernetes' reference of Endpoints, EndpointSlice and Service. An address goes with the
+ports of its own subset only. What an object has of the wrong type is left out: the server validates, and one odd entry must not take
+the others along. Namers and transformers share this.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+
+from meshgw.backends.endpoints import NO_ENDPOINTS, Endpoint, Endpoints, Found
+from meshgw.backends.kubernetes import KubernetesApi
+from meshgw.backends.kubernetes_objects import (
+    ENDPOINT_SLICES,
+    ENDPOINT_SLICES_BETA,
+    ENDPOINTS,
+    NO_OBJECTS,
+    SERVICES,
+    JsonObject,
+    Objects,
+    Resource,
+    Wanted,
+)
+from meshgw.core.address import NO_META
+from meshgw.core.live import Live, Ok, State, constant, live_flat_map, live_join, live_map
+
+SOURCES: Final = ("endpoints", "endpointSlices", "auto")
+SERVICE_LABEL: Final = "kubernetes.io/service-name"
+_HOSTNAME: Final = "kubernetes.io/hostname"  # where discovery.k8s.io/v1beta1 has the node
+
+
+@attrs.frozen
+class ServicePort:
+    """A port of a Service, by name or number; ``label`` is a selector such as ``app=web`` or empty."""
+
+    namespace: str
+    port: str
+    service: str
+    label: str = ""
+
+    @property
+    def number(self) -> int | None:
+        """The number, if the port is one."""
+        return int(self.port) if self.port.isascii() and self.port.isdigit() else None
+
+    def show(self) -> str:
+        """For messages."""
+        return f"port {self.port} of service {self.namespace}/{self.service}{f':{self.label}' if self.label else ''}"
+
+
+@attrs.frozen
+class Host:
+    """A ready address, the node it is on, and the pod whose address it is, if these are told."""
+
+    host: str
+    node: str = ""
+    pod: str = ""
+
+    def endpoint(self, port: int) -> Endpoint:
+        """With a port."""
+        return Endpoint(self.host, port, meta={"nodeName": self.node} if self.node else NO_META)
+
+
+@attrs.frozen
+class Subset:
+    """Hosts, and the TCP ports that each of them has, by name; the one without a name has the empty one."""
+
+    hosts: tuple[Host, ...]
+    ports: Mapping[str, int]
+
+
+@attrs.frozen
+class Backends:
+    """What is behind a Service. ``exists``: whether there is any object that says so."""
+
+    subsets: tuple[Subset, ...] = ()
+    exists: bool = False
+
+    def has_port(self, name: str) -> bool:
+        """Whether any has a port of this name."""
+        return any(name in subset.ports for subset in self.subsets)
+
+    def by_name(self, name: str) -> Endpoints:
+        """The endpoints with the port of this name."""
+        return _distinct((host, subset.ports[name]) for subset in self.subsets if name in subset.ports for host in subset.hosts)
+
+    def by_number(self, number: int) -> Endpoints:
+        """All hosts with this port."""
+        return _distinct((host, number) for subset in self.subsets for host in subset.hosts)
+
+
+def _distinct(pairs: Iterable[tuple[Host, int]]) -> Endpoints:
+    """Without repeats; a pod that has addresses of both families counts once, by the IPv4 one if it has one."""
+    found: dict[tuple[str, int], Host] = {}
+    chosen: dict[tuple[str, int], str] = {}
+    for host, port in pairs:
+        if host.pod:
+            before = chosen.setdefault((host.pod, port), host.host)
+            if _is_v6(before) and not _is_v6(host.host):
+                del found[before, port]
+                chosen[host.pod, port] = host.host
+            elif _is_v6(before) != _is_v6(host.host):
+                continue
+        found.setdefault((host.host, port), host)
+    return Endpoints(tuple(host.endpoint(port) for (_, port), host in found.items()))
+
+
+def _is_v6(host: str) -> bool:
+    return ":" in host
+
+
+# --- reading objects
+
+
+def read_endpoints(objects: Objects) -> Backends:
+    """What Endpoints say."""
+    subsets = []
+    for value in objects.values():
+        for subset in _items(value.get("subsets")):
+            hosts = tuple(
+                Host(ip, _text(each.get("nodeName")), _pod(each))
+                for each in _items(subset.get("addresses"))
+                if _is_address(ip := _text(each.get("ip")))
+            )
+            subsets.append(Subset(hosts, _ports(subset.get("ports"))))
+    return Backends(tuple(subsets), bool(objects))
+
+
+def read_slices(objects: Objects) -> Backends:
+    """What EndpointSlices say together. While none is ready, those count that still serve although their pods are being stopped."""
+    for chosen in (_is_ready, _is_still_serving):
+        subsets = tuple(Subset(tuple(_hosts_of(value, chosen)), _ports(value.get("ports"))) for value in objects.values())
+        if any(subset.hosts for subset in subsets):
+            break
+    return Backends(subsets, bool(objects))
+
+
+def _hosts_of(value: JsonObject, chosen: Any) -> Iterator[Host]:
+    is_named = value.get("addressType") == "FQDN"
+    for each in _items(value.get("endpoints")):
+        if not chosen(_map(each.get("conditions"))):
+            continue
+        node = _text(each.get("nodeName")) or _text(_map(each.get("topology")).get(_HOSTNAME))
+        addresses = each.get("addresses")
+        for address in addresses[:1] if isinstance(addresses, list) else ():  # the others are for the same pod, and not to be used
+            if isinstance(address, str) and (is_named or _is_address(address)):
+                yield Host(address, node, _pod(each))
+
+
+def _is_ready(conditions: Mapping[str, Any]) -> bool:
+    return conditions.get("ready") in (True, None)  # unknown counts as ready
+
+
+def _is_still_serving(conditions: Mapping[str, Any]) -> bool:
+    return conditions.get("terminating") is True and conditions.get("serving") is True
+
+
+def _ports(value: object) -> dict[str, int]:
+    found = {}
+    for each in _items(value):
+        number = _port(each.get("port"))
+        if each.get("protocol") in (None, "TCP") and number is not None:
+            found[_text(each.get("name")).lower()] = number
+    return found
+
+
+def _pod(value: Mapping[str, Any]) -> str:
+    target = _map(value.get("targetRef"))
+    return _text(target.get("uid")) if target.get("kind") == "Pod" else ""
+
+
+def _items(value: object) -> Iterator[dict[str, Any]]:
+    for each in value if isinstance(value, list) else ():
+        if isinstance(each, dict):
+            yield each
+
+
+def _map(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _port(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536 else None
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+# --- ports
+
+
+def named_port(backends: Backends, port: str) -> Found:
+    """The endpoints of a named port."""
+    return backends.by_name(port) if backends.has_port(port) else NO_ENDPOINTS
+
+
+def numbered_port(service: JsonObject | None, backends: Backends, number: int) -> Found:
+    """The endpoints of a port of the Service by its number; of a number that the Service does not have, the pods' own port."""
+    if service is None and not backends.exists:
+        return NO_ENDPOINTS
+    wanted = next((each for each in _service_ports(service) if each.number == number), None)
+    if wanted is None:
+        return backends.by_number(number)
+    if backends.has_port(wanted.name):  # what the endpoints say of the Service's port prevails, as it does for kube-proxy
+        return backends.by_name(wanted.name)
+    if isinstance(wanted.target, str):
+        return named_port(backends, wanted.target)
+    return backends.by_number(wanted.target)
+
+
+def external_port(service: JsonObject | None, port: ServicePort) -> Found:
+    """The load balancers in front of a Service, with one of its ports."""
+    number = next((each.number for each in _service_ports(service) if port.port in (str(each.number), each.name)), None)
+    balancers = _items(_map(_map(_map(service).get("status")).get("loadBalancer")).get("ingress"))
+    hosts = dict.fromkeys(filter(None, (_text(each.get("hostname")) or _text(each.get("ip")) for each in balancers)))
+    if number is None or not hosts:
+        return NO_ENDPOINTS
+    return Endpoints(tuple(Endpoint(host, number) for host in hosts))
+
+
+@attrs.frozen
+class _Mapped:
+    """A port of a Service: its name, or the empty one, its number, and the pods' port by number or name."""
+
+    name: str
+    number: int
+    target: int | str
+
+
+def _service_ports(service: JsonObject | None) -> Iterator[_Mapped]:
+    for each in _items(_map(_map(service).get("spec")).get("ports")):
+        number = _port(each.get("port"))
+        if each.get("protocol") in (None, "TCP") and number is not None:
+            target = each.get("targetPort")
+            yield _Mapped(_text(each.get("name")).lower(), number, _port(target) or _text(target).lower() or number)
+
+
+# --- live
+
+
+class ServiceEndpoints:
+    """The live endpoints of ports of Services, from one API server. ``source`` is one of :data:`SOURCES`."""
+
+    def __init__(self, api: KubernetesApi, source: str = "endpoints") -> None:
+        self._api = api
+        self._resources: dict[str, tuple[Resource, ...]] = {
+            "endpoints": (ENDPOINTS,),
+            "endpointSlices": (ENDPOINT_SLICES, ENDPOINT_SLICES_BETA),
+            "auto": (ENDPOINT_SLICES, ENDPOINT_SLICES_BETA, ENDPOINTS),
+        }
+        self._choice = self._resources[source]
+
+    def found(self, port: ServicePort) -> Live[Found]:
+        """The endpoints of a port; :data:`NO_ENDPOINTS` if there is no such port or Service."""
+        backends = self._backends(port)
+        number = port.number
+        if number is None:
+            return live_map(backends, lambda value: named_port(value, port.port))
+        services = self._api.objects(Wanted(SERVICES, port.namespace, port.service))
+
+        def joined(states: Sequence[State[Any]]) -> State[Found]:
+            for state in states:
+                if not isinstance(state, Ok):
+                    return state
+            service, behind = states
+            assert isinstance(service, Ok) and isinstance(behind, Ok)
+            return Ok(numbered_port(service.value.one(), behind.value, number), behind.error or service.error)
+
+        sources: tuple[Live[Any], ...] = (services, backends)
+        return live_join(sources, joined)
+
+    def external(self, port: ServicePort) -> Live[Found]:
+        """The load balancers in front of a port."""
+        services = self._api.objects(Wanted(SERVICES, port.namespace, port.service, labels=port.label))
+        return live_map(services, lambda value: external_port(value.one(), port))
+
+    def _backends(self, port: ServicePort) -> Live[Backends]:
+        if len(self._choice) == 1:
+            return self._backends_in(self._choice[0], port)
+        return live_flat_map(self._api.served(*self._choice), lambda resource: self._backends_in(resource, port))
+
+    def _backends_in(self, resource: Resource, port: ServicePort) -> Live[Backends]:
+        if resource is ENDPOINTS:
+            return live_map(self._api.objects(Wanted(ENDPOINTS, port.namespace, port.service, labels=port.label)), read_endpoints)
+        labels = ",".join(filter(None, (f"{SERVICE_LABEL}={port.service}", port.label)))
+        if len(port.service) > 63:  # no label's value is so long, so there can be no slices of such a Service
+            return constant(read_slices(NO_OBJECTS))
+        return live_map(self._api.objects(Wanted(resource, port.namespace, labels=labels)), read_slices)
