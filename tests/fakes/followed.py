@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from meshgw.backends.watching import Pace, Watch, Watches
+from meshgw.errors import BackendError
 from meshgw.telemetry.metrics import Metrics
 
 T = TypeVar("T")
@@ -23,7 +24,6 @@ class Followed(Generic[T]):
         self.clock.advance(1000.0)
         self.sessions: dict[str, int] = {}
         self.cancelled: list[str] = []
-        self.defects: dict[str, Exception] = {}
         self._waiting: dict[str, Deferred[Callable[[Watch[str, T]], None]]] = {}
 
     def watches(self, **options: Any) -> Watches[str, T]:
@@ -67,6 +67,10 @@ class Followed(Generic[T]):
     def is_heard(self, key: str) -> None:
         """A sign of life."""
         self._tell(key, lambda watch: watch.heard())
+
+    def is_bad(self, key: str, error: BackendError) -> None:
+        """An answer that is of no use; the session goes on."""
+        self._tell(key, lambda watch: watch.bad(error))
 
     def fails(self, key: str, error: Exception) -> None:
         """Following it ends with an error."""
