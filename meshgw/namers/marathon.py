@@ -78,6 +78,11 @@ class MarathonConfig:
     def __attrs_post_init__(self) -> None:
         read_credential(os.environ)  # a bad one is told with the file's other problems, before anything starts
 
+    @property
+    def place(self) -> ApiName:
+        """What to connect to."""
+        return self.dst or ApiName(self.host, self.port)
+
 
 def app_of(path: Path, ids: frozenset[str]) -> str | None:
     """The shortest beginning of ``path``, in lower case, that is the id of an app."""
@@ -90,23 +95,17 @@ def app_of(path: Path, ids: frozenset[str]) -> str | None:
 
 
 class MarathonNamer(MultiService):
-    """The namer of one configuration block; ``credential`` is what lets it in."""
+    """The namer of one configuration block; ``credential`` is what lets it in, ``connector`` leads to the API."""
 
-    def __init__(self, config: MarathonConfig, runtime: Runtime, credential: Credential | None) -> None:
+    def __init__(self, config: MarathonConfig, runtime: Runtime, connector: Connector, credential: Credential | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._runtime, self._prefix = runtime, Path.of("#") + config.prefix
         self._credential, self._healthy_only = credential, config.use_health_check
         self._ttl, self._jitter = config.ttl_ms / 1000, config.jitter_ms / 1000
-        place = config.dst or ApiName(config.host, config.port)
-        self._connector = Connector(runtime.reactor, runtime.resolve, place.host, place.port, tls=config.tls)
-        backend = f"Marathon at {place.host}:{place.port}"
+        self._connector = connector
+        backend = f"Marathon at {config.place.host}:{config.place.port}"
         client = ApiClient(
-            self._connector.agent,
-            runtime.reactor,
-            name=backend,
-            base=self._connector.base,
-            largest=LARGEST_ANSWER,
-            explain=self._connector.refusal,
+            connector.agent, runtime.reactor, name=backend, base=connector.base, largest=LARGEST_ANSWER, explain=connector.refusal
         )
         prefix = config.uri_prefix.strip("/")
         self._api = MarathonApi(client, prefix=f"/{prefix}" if prefix else "", host=config.host, credential=credential)
@@ -190,7 +189,8 @@ def _shown(found: Found) -> object:
 
 def build_marathon(config: MarathonConfig, runtime: Runtime) -> MarathonNamer:
     """The namer for a configuration block."""
-    return MarathonNamer(config, runtime, read_credential(os.environ))
+    connector = Connector(runtime.reactor, runtime.resolve, config.place.host, config.place.port, tls=config.tls)
+    return MarathonNamer(config, runtime, connector, read_credential(os.environ))
 
 
 KIND = Kind(id="io.l5d.marathon", config=MarathonConfig, build=build_marathon)

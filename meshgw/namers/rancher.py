@@ -80,16 +80,16 @@ def read_containers(found: Any) -> Containers | None:
 
 
 class RancherNamer(MultiService):
-    """The namer of one configuration block; all its names share one watch."""
+    """The namer of one configuration block; all its names share one watch. ``connector`` leads to the metadata service."""
 
-    def __init__(self, config: RancherConfig, runtime: Runtime) -> None:
+    def __init__(self, config: RancherConfig, runtime: Runtime, connector: Connector) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._runtime, self._prefix = runtime, Path.of("#") + config.prefix
         self._ports = {**BUILT_IN_PORTS, **config.port_mappings}
         self._max_wait = config.max_wait
-        self._connector = Connector(runtime.reactor, runtime.resolve, config.host, config.port)
+        self._connector = connector
         backend = f"Rancher's metadata at {config.host}:{config.port}"
-        self._client = ApiClient(self._connector.agent, runtime.reactor, name=backend, base=self._connector.base, largest=LARGEST_ANSWER)
+        self._client = ApiClient(connector.agent, runtime.reactor, name=backend, base=connector.base, largest=LARGEST_ANSWER)
         self._lookups = runtime.metrics.counter("lookups")
         self._watches: Watches[str, Containers] = Watches(
             runtime.reactor,
@@ -181,7 +181,7 @@ def _endpoints(service: Service, port: int, services: Containers) -> Found:
 
 def build_rancher(config: RancherConfig, runtime: Runtime) -> RancherNamer:
     """The namer for a configuration block."""
-    return RancherNamer(config, runtime)
+    return RancherNamer(config, runtime, Connector(runtime.reactor, runtime.resolve, config.host, config.port))
 
 
 KIND = Kind(id="io.l5d.rancher", config=RancherConfig, build=build_rancher, experimental=True)
