@@ -338,11 +338,12 @@ class ConsulNamer(MultiService):
             turn = nullcontext(True) if known is None else self._turns.turn(is_absent=isinstance(found, NoEndpoints))
             with turn as has_turn:
                 listing = await self._ask(watch, query, known if has_turn else None, known)
+            before = found
             if listing.nodes is not None:
                 found = self._selection.found(listing.nodes, authority)
             watch.good(found)
             known = next_index(known, listing.index)
-            is_news = known is not None and listing.nodes is not None and not isinstance(found, NoEndpoints)
+            is_news = known is not None and found != before and not isinstance(found, NoEndpoints)
             pause = self._pause(is_news=is_news, has_turn=has_turn) - (self._clock.seconds() - began)
             if pause > 0:
                 await watch.sleep(pause)
