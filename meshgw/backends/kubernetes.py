@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from random import Random
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -262,18 +262,12 @@ def kubernetes_api(
     service_account: str = SERVICE_ACCOUNT,
     pace: Pace = PACE,
     absent: Objects | None = None,
-    server: Callable[..., ApiServer] = ApiServer,
 ) -> KubernetesApi:
     """The API server of a configuration block; ``metrics`` is the scope of the watches, by default ``service`` of the runtime's.
 
     ``environment`` is that of the process unless given. Raises :class:`NamerError` if the block cannot be used in this process.
     """
     resolve: Resolve = runtime.resolve
-    reached = server(
-        runtime.reactor,
-        resolve,
-        config,
-        environment=os.environ if environment is None else environment,
-        service_account=service_account,
-    )
+    surroundings = os.environ if environment is None else environment
+    reached = ApiServer(runtime.reactor, resolve, config, environment=surroundings, service_account=service_account)
     return KubernetesApi(runtime.reactor, runtime.random, metrics or runtime.metrics.scope("service"), reached, pace=pace, absent=absent)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import attrs
@@ -131,9 +131,10 @@ class ApiServer:
         *,
         environment: Mapping[str, str],
         service_account: str = SERVICE_ACCOUNT,
+        connector: Callable[..., Connector] = Connector,
     ) -> None:
         """Raises :class:`NamerError` for a configuration that cannot be used in this process."""
-        self._reactor, self._resolve = reactor, resolve
+        self._reactor, self._resolve, self._connect = reactor, resolve, connector
         self._kubeconfig = config.kubeconfig
         self._seen: object = None
         self._connector: Connector | None = None
@@ -172,6 +173,11 @@ class ApiServer:
             return f"what {self._kubeconfig} has for its current user"
         return "the proxy's credentials" if reach is None or reach.tls is None else "a request without a token"
 
+    def seconds(self) -> float:
+        """The time of the clock."""
+        now: float = self._reactor.seconds()
+        return now
+
     def client(self) -> ApiClient:
         """What to ask with now. Raises :class:`BackendError` while a token or the kubeconfig cannot be read."""
         connector, reach = self._current()
@@ -202,7 +208,7 @@ class ApiServer:
         if reach is None:
             raise AccessProblem(backend=self.name, reason="it is not known how to reach it")  # pragma: no cover - _look has raised
         if self._connector is None:
-            self._connector = Connector(self._reactor, self._resolve, reach.host, reach.port, tls=reach.tls, material=reach.material)
+            self._connector = self._connect(self._reactor, self._resolve, reach.host, reach.port, tls=reach.tls, material=reach.material)
             if self._is_started:
                 self._connector.start()
         return self._connector, reach

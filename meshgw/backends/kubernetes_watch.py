@@ -38,6 +38,9 @@ MARGIN_SECONDS: Final = 30.0
 """A watch that says nothing is ended so long after the server should have ended it."""
 HEARTBEAT_SECONDS: Final = 180.0
 """Servers that send bookmarks send one a minute; once there was one, so much silence means that the connection is dead."""
+QUIET_SECONDS: Final = 300.0
+"""After so long without any word, bookmarks included, everything is listed anew: nothing shows that the server still counts as it did.
+It may have been restored from a backup, and then sends nothing until it has come to the version that we have."""
 MOST_JOINED: Final = 500
 """Events that are told together when they come together."""
 MOST_OBJECTS: Final = PAGE * MOST_PAGES
@@ -60,11 +63,12 @@ class Reflection:
         self._objects: dict[Name, JsonObject] = {}
         self._version = ""
         self._is_sorted = True
+        self._heard_at = 0.0
         self._lists = self._expired = self._events = self._ignored = 0
 
     async def follow(self, watch: Watch[Wanted, Objects]) -> None:
         """One session: list if need be, then one watch until it ends. Raises :class:`BackendError`."""
-        if not self._version:
+        if not self._version or self._server.seconds() - self._heard_at >= QUIET_SECONDS:
             await self._list(watch)
         try:
             await self._stream(watch)
@@ -110,6 +114,7 @@ class Reflection:
             known, fresh = self._objects.get(name), pruned(item)
             objects[name] = known if known is not None and same(known, fresh) else fresh
         self._objects, self._version, self._is_sorted = objects, version, False
+        self._heard_at = self._server.seconds()
         self._note(watch, f"LIST {self._wanted.show()}")
         self._tell(watch)
 
@@ -182,12 +187,12 @@ class Reflection:
             stream.close()
 
     async def _events_of(self, watch: Watch[Wanted, Objects], client: ApiClient, stream: LineStream, patience: float) -> None:
-        count, untold = 0, 0
+        untold = 0
         while (line := await stream.line(patience)) is not None:
             watch.heard()
             if not line.strip():
                 continue
-            count += 1
+            self._heard_at = self._server.seconds()
             kind, is_change = self._take(client, line)
             if kind == "BOOKMARK":
                 patience = min(patience, HEARTBEAT_SECONDS)
@@ -196,8 +201,6 @@ class Reflection:
                 untold = 0
                 self._note(watch, f"WATCH {self._wanted.show()}")
                 self._tell(watch)
-        if not count:
-            self._version = ""  # not even a bookmark: nothing shows that the server still counts as it did, so look again
 
     def _take(self, client: ApiClient, line: bytes) -> tuple[str, bool]:
         """Take over one event: its type, and whether it changed anything. Raises :class:`Expired` and :class:`BackendError`."""

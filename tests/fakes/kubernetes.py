@@ -84,6 +84,8 @@ class Stream:
     finish: Callable[[bool], None] | None = None
     ended: bool | None = None
     calls: list[Any] = attrs.field(factory=list)
+    is_dead: bool = False
+    """It sends nothing more, and does not end."""
 
     def connect(self, write: Callable[[bytes], None], finish: Callable[[bool], None]) -> None:
         """Where its bytes go; ``finish(True)`` ends it properly, ``finish(False)`` breaks it off."""
@@ -96,7 +98,7 @@ class Stream:
 
     def send(self, data: bytes) -> None:
         """Send bytes, in pieces if the server is told to."""
-        if self.ended is not None or self.server.is_silent:
+        if self.ended is not None or self.is_dead:
             return
         size = self.server.split or len(data)
         for at in range(0, len(data), size):
@@ -112,7 +114,7 @@ class Stream:
 
     def end(self, *, properly: bool = True) -> None:
         """End it."""
-        if self.ended is None:
+        if self.ended is None and not self.is_dead:
             self.ended = properly
             self.closed()
             if self.finish is not None:
@@ -231,8 +233,6 @@ class Server:
         """Bytes of a stream that are sent at a time; 0: whole events."""
         self.bookmark_seconds = 0.0
         """Time between bookmarks; 0: none."""
-        self.is_silent = False
-        """Open watches send nothing more, and do not end: a dead connection."""
         self.ignores_timeouts = False
         self.faults: list[Fault] = []
         self.pages: dict[str, tuple[int, list[Json]]] = {}
@@ -297,6 +297,11 @@ class Server:
         """End all open watches, or break them off."""
         for stream in list(self.streams):
             stream.end(properly=properly)
+
+    def silence(self) -> None:
+        """Let all open watches die without a word, as when something between us loses their connections; new ones are as always."""
+        for stream in list(self.streams):
+            stream.is_dead = True
 
     def garbage(self, data: str) -> None:
         """Send raw text on all open watches."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from random import Random
+from typing import Any, Generic, TypeVar, cast
 from urllib.parse import parse_qsl, urlsplit
 
 from twisted.internet import defer
@@ -16,6 +17,20 @@ from twisted.web.iweb import IAgent, IResponse
 from zope.interface import implementer
 
 from fakes.kubernetes import Answer, Asked, Server, Stream
+from meshgw.backends.kubernetes import PACE, KubernetesApi
+from meshgw.backends.kubernetes_access import ApiServer
+from meshgw.backends.watching import Pace
+from meshgw.config.kubernetes import KubernetesAccess, KubernetesServer
+from meshgw.core.address import Addr, Address, Replicas
+from meshgw.core.live import Live, Ok, State, constant
+from meshgw.telemetry.metrics import Metrics
+
+T = TypeVar("T")
+
+
+def literal(host: str, port: int) -> Live[Addr]:
+    """Every host is its own address."""
+    return constant(Replicas((Address(host, port),)))
 
 
 class _Consumer:
@@ -126,3 +141,89 @@ class Agent:
         response.write(answer.body)
         response.finish(True)
         return response
+
+
+class MemoryConnector:
+    """Stands in for a :class:`meshgw.backends.connecting.Connector`, and keeps what each was made with."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+        self.made: list[dict[str, Any]] = []
+        self.started = 0
+
+    def __call__(self, _reactor: object, _resolve: object, host: str, port: int, **settings: Any) -> MemoryConnector:
+        self.made.append({"host": host, "port": port, **settings})
+        self.base = f"http://{host}:{port}"
+        return self
+
+    def refusal(self) -> str:
+        return ""
+
+    def start(self) -> None:
+        self.started += 1
+
+    def stop(self) -> None:
+        self.started -= 1
+
+
+class Cluster:
+    """A scripted server, a clock, and our client of it, started."""
+
+    def __init__(self, config: KubernetesAccess | None = None, *, pace: Pace = PACE, **settings: Any) -> None:
+        self.clock = Clock()
+        self.server = Server(self.clock)
+        self.agent = Agent(self.server, self.clock)
+        self.connector = MemoryConnector(self.agent)
+        self.metrics = Metrics()
+        reached = ApiServer(
+            self.clock,
+            literal,
+            config or KubernetesServer(),
+            environment=settings.pop("environment", {}),
+            service_account=settings.pop("service_account", "/nonexistent"),
+            connector=cast("Any", self.connector),
+        )
+        self.api = KubernetesApi(self.clock, Random(7), self.metrics, reached, pace=pace, **settings)
+        self.api.startService()
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        if self.api.running:
+            self.api.stopService()
+
+    def pass_time(self, seconds: float, step: float = 0.1) -> None:
+        """Let time go by in steps, so that what is due at once after something else is done as well."""
+        for _ in range(round(seconds / step)):
+            self.clock.advance(step)
+
+    def counted(self, name: str) -> float:
+        """A counter or gauge of the watches."""
+        snapshot = self.metrics.snapshot()
+        return snapshot.counters.get((name,), 0) or snapshot.gauges.get((name,), 0.0)
+
+
+class Seen(Generic[T]):
+    """What an observer of a live value was told."""
+
+    def __init__(self, live: Live[T]) -> None:
+        self.states: list[State[T]] = []
+        self._observation = live.observe(self.states.append)
+
+    @property
+    def last(self) -> State[T]:
+        return self.states[-1]
+
+    @property
+    def value(self) -> T:
+        assert isinstance(self.last, Ok), self.last
+        return self.last.value
+
+    @property
+    def error(self) -> str:
+        """Why there is no state, or only an old one; empty if all is well."""
+        return str(getattr(self.last, "error", None) or "")
+
+    def close(self) -> None:
+        self._observation.close()
