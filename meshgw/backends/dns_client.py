@@ -70,7 +70,7 @@ class Question:
     def encode(self, *, edns: bool) -> bytes:
         """The message to send."""
         message = dns.Message(id=self.id, recDes=1)
-        message.addQuery(self.name, self.kind)
+        message.addQuery(self.name.encode("ascii"), self.kind)
         if edns:
             message.additional.append(dns.RRHeader(b"", _OPT, PAYLOAD, 0, dns.UnknownRecord(b"")))  # type: ignore[no-untyped-call]
         return message.toStr()

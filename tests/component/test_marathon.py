@@ -12,7 +12,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from fakes.http_api import ApiAgent, Reply, says
 from fakes.looked import Looked, runtime
-from fakes.marathon import UID, FakeMarathon, service_account
+from fakes.marathon import UID, FakeMarathon, private_key, service_account
 from meshgw.backends.marathon import ANSWER_SECONDS, BASIC, SERVICE_ACCOUNT, read_credential
 from meshgw.core.live import Failed, Pending
 from meshgw.namers.marathon import MarathonConfig, MarathonNamer
@@ -324,7 +324,7 @@ def test_requests_that_wait_for_a_login_share_it() -> None:
 
 def test_refused_login_is_told_without_what_was_sent() -> None:
     on = logged_in()
-    on.marathon.accounts[UID] = service_account()[1]
+    on.marathon.accounts[UID] = private_key("other").public_key()
     looked = on.look("/web")
     assert isinstance(looked.state, Failed)
     assert "401" in looked.error

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64decode
+from functools import cache
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -23,9 +24,15 @@ LOGIN = "/acs/api/v1/auth/login"
 UID = "meshgw"
 
 
+@cache
+def private_key(_name: str) -> rsa.RSAPrivateKey:
+    """A key for each name; making one takes long."""
+    return rsa.generate_private_key(65537, 2048)
+
+
 def service_account(**changes: object) -> tuple[str, rsa.RSAPublicKey]:
     """What DCOS_SERVICE_ACCOUNT_CREDENTIAL holds, with ``changes`` (None leaves a field out), and the public key of it."""
-    key = rsa.generate_private_key(65537, 2048)
+    key = private_key("own")
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     fields = {"scheme": "RS256", "uid": UID, "private_key": pem, "login_endpoint": f"https://leader.mesos{LOGIN}", **changes}
     return json.dumps({name: value for name, value in fields.items() if value is not None}), key.public_key()
