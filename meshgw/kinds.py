@@ -21,6 +21,8 @@ from meshgw.naming.path import Path
 from meshgw.naming.tree import NameTree
 
 if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
     from meshgw.core.certificates import CertificateStore
     from meshgw.core.exchange import Exchange
     from meshgw.telemetry.metrics import Metrics
@@ -163,6 +165,30 @@ class NotYet:
 
 Identified = Path | str | NotYet
 """The logical name of a request, the reason why there is none, or that it is not known yet."""
+
+
+class Announcement(Protocol):
+    """A server that is being announced."""
+
+    @property
+    def is_there(self) -> bool:
+        """Whether others can find it now."""
+        ...
+
+    def withdraw(self) -> Deferred[None]:
+        """Announce it no more; fires when others are told, or cannot be told within some seconds."""
+        ...
+
+
+class Announcer(Protocol):
+    """Tells a service discovery of our servers; may also be a Twisted service, stopped when all it announced is withdrawn."""
+
+    def announce(self, name: Path, host: str, port: int) -> Announcement:
+        """Announce an address as ``name`` (without the announcer's prefix) from now on, whatever happens to the connection.
+
+        Raises :class:`MeshError` for a name that cannot be announced at all.
+        """
+        ...
 
 
 class Identifier(Protocol):

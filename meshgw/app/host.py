@@ -23,12 +23,14 @@ from twisted.python.failure import Failure
 
 from meshgw.admin.errors import ReloadUnderWay
 from meshgw.app.admin_service import AdminService
+from meshgw.app.announcing import Announcements
 from meshgw.app.gateway import Gateway
 from meshgw.app.job import Accepted, Settings, drop_privileges, needs_master
 from meshgw.app.plane import LocalPlane, Plane
 from meshgw.app.sockets import Sockets, places
 from meshgw.config.loader import LoadResult, load_file
 from meshgw.config.models import Config
+from meshgw.core.interfaces import LocalAddresses
 from meshgw.core.live import failed
 from meshgw.core.timers import Spawner
 from meshgw.errors import MeshError
@@ -63,6 +65,7 @@ class MeshService(MultiService):
         self._is_ending = self._is_reloading = self._reload_again = False
         self._reloads, self._refusals = self.metrics.counter("reload", "success"), self.metrics.counter("reload", "failures")
         self._sockets = Sockets({}, {})
+        self._announcements = Announcements(self._make_runtime(), LocalAddresses(self._reactor))
         self._admin: AdminService | None = None
         self._leaving: dict[Gateway, Deferred[None]] = {}
         self._supervisor: Supervisor | None = None
@@ -114,22 +117,30 @@ class MeshService(MultiService):
             self._be_master()
             self._is_reloading = True  # what is asked meanwhile comes after it
             starting = Deferred.fromCoroutine(self._supervisor.start(self._accepted, self._sockets, is_first=True))
-            starting.addErrback(self._not_started).addCallback(self._reload_ended)
+            starting.addCallbacks(self._announce, self._not_started).addCallback(self._reload_ended)
         if self._gateway is not None:
             self._gateway.startService()
             user = self._accepted.config.user
             if user is not None and os.geteuid() == 0:
                 drop_privileges(user)
+            self._announce()
 
-    def _make_admin(self, config: Config, sockets: Sockets) -> AdminService:
-        runtime = Runtime(
+    def _make_runtime(self) -> Runtime:
+        return Runtime(
             reactor=self._reactor,
             metrics=self.metrics,
             random=self._settings.random,
             spawn=Spawner().spawn,
             resolve=lambda _host, _port: failed(MeshError("names are not resolved here")),
         )
-        return AdminService(config, self, sockets, runtime, self._started_at, self._admin)
+
+    def _make_admin(self, config: Config, sockets: Sockets) -> AdminService:
+        return AdminService(config, self, sockets, self._make_runtime(), self._started_at, self._admin)
+
+    def _announce(self, _started: object = None) -> None:
+        """Tell others where the servers of the configuration at work are."""
+        if not self._is_ending:
+            self._announcements.update(self._accepted.config, self._sockets.address)
 
     def _be_master(self) -> None:
         add_process_metrics(self.metrics, time.time)  # noqa: TID251 - as above
@@ -189,6 +200,7 @@ class MeshService(MultiService):
             return str(error).splitlines()
         self._sockets.close()
         self._sockets, self._accepted = sockets, accepted
+        self._announce()
         former, self._admin = self._admin, admin
         admin.startService()
         if former is not None:
@@ -252,6 +264,7 @@ class MeshService(MultiService):
 
     async def _stop(self) -> None:
         grace = self._grace if self._grace is not None else self._accepted.config.admin.shutdown_grace_ms / 1000
+        await self._announcements.withdraw()  # first, so that nobody is sent here who would be refused
         self._sockets.close()
         waiting = []
         for gateway, left in self._leaving.items():

@@ -106,6 +106,11 @@ class Sockets:
         """A duplicate of the socket of that name, for the caller to close."""
         return self._bound[name].dup()
 
+    def address(self, name: str) -> tuple[str, int]:
+        """The address and port that the socket of that name is bound to."""
+        host, port = self._bound[name].getsockname()[:2]
+        return host, port
+
     def fileno(self, name: str) -> int:
         """The descriptor of the socket of that name, to be inherited by another process."""
         return self._bound[name].fileno()

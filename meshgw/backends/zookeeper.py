@@ -44,7 +44,7 @@ class View:
     """The nodes that one follower reads over one connection, and which of them have changed since. To be closed at the end."""
 
     def __init__(self, zookeeper: ZooKeeper, session: KazooSession) -> None:
-        self._zookeeper, self._session = zookeeper, session
+        self._zookeeper, self.session = zookeeper, session
         self.session_id = session.id
         self._paths: set[str] = set()
         self._changed: set[str] = set()
@@ -77,7 +77,7 @@ class View:
 
     async def create_member(self, path: str, data: bytes) -> str:
         """See :meth:`KazooSession.create_member`."""
-        return await self._zookeeper.ask(self._session, lambda session: session.create_member(path, data))
+        return await self._zookeeper.ask(self.session, lambda session: session.create_member(path, data))
 
     async def changed(self, seconds: float) -> set[str]:
         """The paths that have changed since they were read; waits for one, at most ``seconds``, and gives none then.
@@ -128,7 +128,7 @@ class View:
             self._zookeeper.subscribe(path, self)
 
     async def _asked(self, path: str, ask: Callable[[KazooSession], Deferred[T]]) -> T:
-        answer = await self._zookeeper.ask(self._session, ask)
+        answer = await self._zookeeper.ask(self.session, ask)
         self._zookeeper.armed(path)
         return answer
 
@@ -248,8 +248,12 @@ class ZooKeeper(Service):
             except NoNode:
                 pass
 
-    def renew(self) -> None:
-        """End the session and begin another one: nobody knows what the present one has done."""
+    def give_up(self, view: View) -> None:
+        """End the session of ``view``, if it is still the present one, and begin another: nobody knows what it has done."""
+        if view.session is self._session:
+            self._renew()
+
+    def _renew(self) -> None:
         self._not_renewed()
         former, self._session = self._session, None
         self._disconnected(self._unreachable("the session begins anew"))
@@ -281,7 +285,7 @@ class ZooKeeper(Service):
         self._views.discard(view)
         if len(self._armed) > MOST_ABANDONED + len(self._readers) and self._state is State.CONNECTED:
             _log.info("{name}: the session begins anew, to be rid of {count} watches", name=self.backend, count=len(self._armed))
-            self.renew()
+            self._renew()
 
     # --- the session
 
@@ -328,14 +332,10 @@ class ZooKeeper(Service):
         self._not_renewed()
         self._renewing = self.clock.callLater(seconds, self._renew)
 
-    def _renew(self) -> None:
-        self._renewing = None
-        self.renew()
-
     def _not_renewed(self) -> None:
-        if self._renewing is not None:
-            self._renewing.cancel()
-            self._renewing = None
+        renewing, self._renewing = self._renewing, None
+        if renewing is not None and renewing.active():
+            renewing.cancel()
 
     def _node_changed(self, session: KazooSession, change: Change, path: str) -> None:
         if session is self._session:

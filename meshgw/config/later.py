@@ -17,7 +17,6 @@ LATER_KINDS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "identifiers": {
         "io.l5d.header.path": "HTTP/2 identifier by path in a header",
-        "io.l5d.ingress": "Kubernetes ingress identifier",
     },
     "namers": {
     },
@@ -51,7 +50,6 @@ LATER_KINDS: Final[Mapping[str, Mapping[str, str]]] = {
         "io.l5d.recentRequests": "page of recent requests",
         "io.l5d.zipkin": "traces to Zipkin",
     },
-    "announcers": {"io.l5d.serversets": "announcer to ZooKeeper server sets"},
 }
 
 _ISTIO: Final = "Istio's discontinued API"
@@ -59,6 +57,9 @@ _ISTIO: Final = "Istio's discontinued API"
 OUT_OF_SCOPE_KINDS: Final[Mapping[str, Mapping[str, str]]] = {
     "namers": {"io.l5d.k8s.istio": _ISTIO},
     "interpreters": {"io.l5d.k8s.istio": _ISTIO},
-    "identifiers": {"io.l5d.k8s.istio": _ISTIO, "io.l5d.k8s.istio-ingress": _ISTIO},
+    "identifiers": {
+        "io.l5d.k8s.istio": _ISTIO,
+        "io.l5d.k8s.istio-ingress": f"{_ISTIO}; ingresses of Kubernetes are what `io.l5d.ingress` reads",
+    },
     "authorizers": {"io.l5d.k8s.istio": _ISTIO},
 }

@@ -72,7 +72,9 @@ class ServerConfig:
         default=None, doc="Take callers' addresses from the PROXY headers of load balancers (meshgw's own option).", effective="off"
     )
     tls: ServerTls | None = option(default=None, doc="TLS of the listener.", effective="off", notice=server_tls_notice)
-    later: ClassVar[Mapping[str, str]] = {"announce": "announcing"}
+    announce: tuple[Path, ...] = option(
+        default=(), doc="Names under which the router's announcers tell others of this server, for example `/#/io.l5d.serversets/prod/web`."
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -97,4 +99,6 @@ class RouterConfig:
     interpreter: Chosen = option(doc="What resolves names.", kinds="interpreters", default_kind="default")
     client: ClientBlock = option(factory=GlobalClient, doc="Parameters of clients.", variants=CLIENT_BLOCKS, default_variant=GLOBAL)
     service: ServiceBlock = option(factory=GlobalService, doc="Parameters of services.", variants=SERVICE_BLOCKS, default_variant=GLOBAL)
-    later: ClassVar[Mapping[str, str]] = {"announcers": "announcers"}
+    announcers: tuple[Chosen, ...] = option(
+        default=(), kinds="announcers", doc="Where servers are announced; each takes the names that begin with `/#` and its prefix."
+    )

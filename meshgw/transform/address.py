@@ -13,11 +13,11 @@ import attrs
 from meshgw.config.document import option
 from meshgw.config.values import Port
 from meshgw.core.address import ADDR_NEG, Addr, Address, Bound, Replicas
+from meshgw.core.interfaces import LocalAddresses, comparable
 from meshgw.core.live import Live, Ok, State, live_join, live_map
 from meshgw.kinds import Kind, Runtime
 from meshgw.naming.path import Path
 from meshgw.naming.tree import NameTree, map_leaves
-from meshgw.transform.interfaces import LocalAddresses, comparable
 
 TRANSFORMED = Path.of("%")
 """The first label of every transformed id."""

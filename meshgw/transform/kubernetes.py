@@ -22,13 +22,13 @@ from meshgw.config.document import one_of, option
 from meshgw.config.kubernetes import KubernetesAccess
 from meshgw.config.values import Port
 from meshgw.core.address import ADDR_NEG, Addr, Address, Bound, Replicas
+from meshgw.core.interfaces import comparable
 from meshgw.core.live import Live, Observation, Ok, Pending, State, live_join, live_map
 from meshgw.errors import NamerError
 from meshgw.kinds import Kind, Runtime
 from meshgw.naming.path import Path
 from meshgw.naming.tree import NameTree
 from meshgw.transform.address import TRANSFORMED, AddressTransformer, keep
-from meshgw.transform.interfaces import comparable
 
 NODE_BITS: Final = 24
 """Of a node's share of the pods' network, fixed in Linkerd."""

@@ -8,13 +8,13 @@ from typing import Any, cast
 import pytest
 from twisted.internet.task import Clock
 
+from meshgw.core import interfaces
 from meshgw.core.address import ADDR_NEG, Addr, Address, Bound, Replicas
-from meshgw.core.live import PENDING, Failed, Live, Ok, Pending, Source, constant, current
+from meshgw.core.live import PENDING, Live, Ok, Source, constant, current
 from meshgw.kinds import Kind, Runtime
 from meshgw.naming.path import Path
 from meshgw.naming.tree import NEG, Leaf, NameTree, Union, Weighted
 from meshgw.transform import address as transformers
-from meshgw.transform import interfaces
 
 ROOT = Path.of()
 
@@ -109,43 +109,6 @@ def test_a_filter_that_leaves_nothing_is_negative(monkeypatch: pytest.MonkeyPatc
     assert addr_of(local, constant(replicas("10.1.1.2:80"))) == ADDR_NEG
     assert addr_of(local, constant(ADDR_NEG)) == ADDR_NEG
     assert current(local.bound(a_bound(Source())).addr) == PENDING
-
-
-def test_interfaces_are_listed_again_after_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = [frozenset({"10.0.0.1"}), frozenset({"10.0.0.2"})]
-    monkeypatch.setattr(interfaces, "interface_addresses", lambda: answers.pop(0))
-    clock = Clock()
-    local = interfaces.LocalAddresses(clock)
-    assert local.now() == {"10.0.0.1"}
-    clock.advance(9.9)
-    assert local.now() == {"10.0.0.1"}
-    clock.advance(0.2)
-    assert local.now() == {"10.0.0.2"}
-
-
-def test_last_known_interfaces_serve_when_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock()
-    local = interfaces.LocalAddresses(clock)
-    known = local.now()
-
-    def refuse() -> frozenset[str]:
-        raise OSError(12, "no memory")
-
-    monkeypatch.setattr(interfaces, "interface_addresses", refuse)
-    clock.advance(11)
-    assert local.now() == known
-
-
-def test_this_machine_has_the_loopback_address() -> None:
-    assert "127.0.0.1" in interfaces.interface_addresses()
-
-
-@pytest.mark.parametrize(
-    ("host", "expected"),
-    [("10.0.0.1", "10.0.0.1"), ("::FFFF:10.0.0.1", "10.0.0.1"), ("FE80::1%eth0", "fe80::1"), ("0:0::1", "::1"), ("odd", "odd")],
-)
-def test_addresses_compare_by_meaning(host: str, expected: str) -> None:
-    assert interfaces.comparable(host) == expected
 
 
 def test_specific_host_follows_the_name() -> None:
