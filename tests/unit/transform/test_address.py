@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 
 from meshgw.core import interfaces
 from meshgw.core.address import ADDR_NEG, Addr, Address, Bound, Replicas
-from meshgw.core.live import PENDING, Live, Ok, Source, constant, current
+from meshgw.core.live import PENDING, Failed, Live, Ok, Pending, Source, constant, current
 from meshgw.kinds import Kind, Runtime
 from meshgw.naming.path import Path
 from meshgw.naming.tree import NEG, Leaf, NameTree, Union, Weighted
