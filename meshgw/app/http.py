@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
+from twisted.application.service import IService
 
 from meshgw.app.client import BoundClient, ClientMetrics
 from meshgw.app.edge import Health, behind_proxy, pool_for, record_for, walk_for
@@ -63,6 +64,7 @@ from meshgw.wire.http1 import ResponseTable
 
 if TYPE_CHECKING:
     from meshgw.app.tls import ClientTlsBlocks, ListenerTls
+    from meshgw.core.certificates import CertificateStore
 
 ALPN = (b"http/1.1",)
 KB = 1024
@@ -107,6 +109,7 @@ class HttpRouter:
         self._replies = ErrorReplies(max_header=config.max_headers_kb * KB - OTHER_LINES, max_body=config.max_err_response_kb * KB)
         self.identifiers = self._build_identifiers()
         self.identifier = chain(self.identifiers)
+        self._identifier_services = [cast("Any", one) for one in self.identifiers if IService.providedBy(one)]
         self.listeners: list[Listener] = []
         self._connects = any(server.connect is not None for server in config.servers)
         self._health = Health()
@@ -120,7 +123,7 @@ class HttpRouter:
         self._guarded = guarded_identifier(config, clock=shared.clock, metrics=metrics, label=label)
 
     def _build_identifiers(self) -> list[RequestIdentifier]:
-        runtime = self._shared.runtime
+        runtime = attrs.evolve(self._shared.runtime, metrics=self._metrics)
         return [chosen.kind.build(chosen.config, runtime, prefix=self.config.dst_prefix) for chosen in self.config.identifier]
 
     # --- life cycle
@@ -143,6 +146,11 @@ class HttpRouter:
         shared = self._shared
         tls = ListenerTls(server.tls, reactor=shared.runtime.reactor, clock=shared.clock, address=f"{host} port {port}", alpn=ALPN)
         tls.load()
+        if tls.wants_ingress:
+            for identifier in self.identifiers:
+                serve: Callable[[CertificateStore], None] | None = getattr(identifier, "serve_certificates", None)
+                if serve is not None:
+                    serve(tls.store)
         return tls
 
     def start(self) -> None:
@@ -150,6 +158,8 @@ class HttpRouter:
         if self._log is not None:
             self._log.start()
         self.caches.start()
+        for service in self._identifier_services:
+            service.startService()
         for server, sock, tls in zip(self.config.servers, self._sockets, self._tls, strict=True):
             if tls is not None:
                 tls.start()
@@ -186,6 +196,8 @@ class HttpRouter:
 
     def stop(self) -> None:
         """Release names, clients and the access log."""
+        for service in self._identifier_services:
+            service.stopService()
         self.caches.stop()
         if self._client_tls is not None:
             self._client_tls.stop()

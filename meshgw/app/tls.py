@@ -106,7 +106,13 @@ class ListenerTls:
         for source in self._sources:
             source.load()
         self._take_authorities()
-        self.server.prepare()
+        self.server.prepare(may_be_empty=self.wants_ingress)
+
+    @property
+    def wants_ingress(self) -> bool:
+        """Whether the certificates of ingresses are to be put into the store."""
+        sni = self._config.sni
+        return sni is not None and sni.ingress
 
     def _take_authorities(self) -> None:
         self.server.settings = attrs.evolve(self.server.settings, trust=read_trust(self._authorities))

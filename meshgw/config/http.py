@@ -255,6 +255,9 @@ class HttpRouterConfig(RouterConfig):
     }
 
     def __attrs_post_init__(self) -> None:
+        sni = [server.tls.sni for server in self.servers if server.tls is not None and server.tls.sni is not None]
+        if any(one.ingress for one in sni) and not any(getattr(chosen.config, "gives_certificates", False) for chosen in self.identifier):
+            raise ValueError("tls.sni.ingress needs an identifier that has certificates, such as io.l5d.ingress")
         if not self.streaming_enabled and self.stream_after_content_length_kb is not None:
             raise ValueError(
                 f"Conflicting streaming options set. Can't disable streaming and set streamAfterContentLengthKB in {self.label}"

@@ -72,14 +72,18 @@ class SniConfig:
         doc="Directory of certificates: `NAME.crt` with `NAME.key`, and `NAME/tls.crt` with `NAME/tls.key` as secrets are mounted.",
         effective="none",
     )
+    ingress: bool = option(
+        default=False,
+        doc="Certificates of the secrets that ingresses name for their hosts; the router has an `io.l5d.ingress` identifier.",
+    )
     strict: bool = option(
         default=False,
         doc="Refuse callers that ask for an unknown name, or for none, with the alert `unrecognized_name`; else they get the default.",
     )
 
     def __attrs_post_init__(self) -> None:
-        if not self.certificates and self.directory is None:
-            raise ValueError("sni needs certificates, a directory, or both")
+        if not self.certificates and self.directory is None and not self.ingress:
+            raise ValueError("sni needs certificates, a directory, or ingress: true")
 
 
 @attrs.frozen(kw_only=True)

@@ -72,9 +72,12 @@ class TlsServer:
             self._settings = settings
             self._contexts.clear()
 
-    def prepare(self) -> None:
-        """Make all contexts now, so that a fault is known at start. Raises :class:`TlsConfigError`."""
-        if self.store.default is None:
+    def prepare(self, *, may_be_empty: bool = False) -> None:
+        """Make all contexts now, so that a fault is known at start. Raises :class:`TlsConfigError`.
+
+        With ``may_be_empty`` certificates may come later; until then nobody can be served.
+        """
+        if self.store.default is None and not may_be_empty:
             raise TlsConfigError(what=f"TLS on {self.address}", reason="there is no certificate")
         for pair in self.store.pairs:
             self._context(pair)

@@ -137,7 +137,8 @@ class Default:
 class RuleTable:
     """The rules of the served ingresses. ``problems`` are those of the objects and those between them."""
 
-    def __init__(self, ingresses: Iterable[Ingress] = (), *, ignore_defaults: bool = False) -> None:
+    def __init__(self, ingresses: Iterable[Ingress] = (), *, ignore_defaults: bool = False, further: Iterable[Problem] = ()) -> None:
+        """``further`` problems are those of ingresses that are not served."""
         self.ingresses: Sequence[Ingress] = sorted(ingresses, key=lambda ingress: ingress.age_key)
         self.default: Default | None = None
         self.size = 0
@@ -150,7 +151,7 @@ class RuleTable:
                 problems += self._add(rule, ingress.label)
             if ingress.default is not None and not ignore_defaults:
                 problems += self._add_default(ingress.default, ingress.label)
-        self.problems = tuple(problems)
+        self.problems = (*problems, *further)
 
     def _add(self, rule: Rule, owner: str) -> list[Problem]:
         former = self._hosts.setdefault(rule.host, _HostRules()).add(rule, owner)

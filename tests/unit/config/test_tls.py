@@ -67,7 +67,7 @@ def test_a_servers_block_is_read_whole(registry: Registry) -> None:
         ("keyPath: a.key", "missing required field 'certPath'"),
         ("certPath: a.crt", "missing required field 'keyPath'"),
         ("{certPath: a.crt, sni: {directory: certs}}", "missing required field 'keyPath'"),
-        ("{certPath: a.crt, keyPath: a.key, sni: {strict: true}}", "sni needs certificates, a directory, or both"),
+        ("{certPath: a.crt, keyPath: a.key, sni: {strict: true}}", "sni needs certificates, a directory, or ingress: true"),
         ("{certPath: a.crt, keyPath: a.key, protocols: [TLSv9]}", "unknown protocol 'TLSv9'; known: TLSv1.2, TLSv1.3"),
         ("{certPath: a.crt, keyPath: a.key, protocols: [TLSv1, TLSv1.1]}", "none of TLSv1, TLSv1.1 is offered any more"),
         ("{certPath: a.crt, keyPath: a.key, handshakeTimeoutMs: 0}", "must be at least 1"),
