@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredSemaphore, TimeoutError
 from twisted.python.failure import Failure
 
 from meshgw.backends.http_client import ApiAnswer, ApiClient, Query, api_path
-from meshgw.errors import BackendRefused
+from meshgw.errors import BackendRefused, BackendSilent
 
 ANSWER_SECONDS: Final = 9.0
 """For an answer that Consul gives at once: under the 10 s binding timeout, so that a waiting request is told the cause (spec 4.1)."""
@@ -26,6 +26,10 @@ is dead without anybody knowing, and an index that Consul forgot, are found out 
 """
 LATE_SECONDS: Final = WAIT_SECONDS * 17 / 16 + 10
 """When such a query counts as unanswered: Consul adds up to a sixteenth to the wait."""
+MOST_QUESTIONS: Final = 50
+"""Questions for an answer at once that are under way together: a gateway that starts asks for all its services in one moment, and Consul
+closes connections beyond those it grants an address (see :class:`Turns`). The others wait their turn, which takes milliseconds.
+"""
 DEFAULT_DOMAIN: Final = "consul"
 
 CONSISTENCY_FLAGS: Final[Mapping[str, Query]] = {"default": (), "stale": (("stale", "true"),), "consistent": (("consistent", "true"),)}
@@ -108,6 +112,7 @@ class ConsulApi:
     def __init__(self, client: ApiClient, *, consistency: str = "default") -> None:
         self._client = client
         self._flags = tuple(CONSISTENCY_FLAGS[consistency])
+        self._questions = DeferredSemaphore(MOST_QUESTIONS)
 
     def parameters(self, query: ServiceQuery, index: int | None) -> list[tuple[str, str]]:
         """The parameters that :meth:`nodes` asks with."""
@@ -118,9 +123,11 @@ class ConsulApi:
 
         The caller has those of the index ``known`` already. Raises :class:`meshgw.errors.BackendError`.
         """
-        seconds = ANSWER_SECONDS if index is None else LATE_SECONDS
-        asked = query.show()
-        answer = await self._client.get(query.path, self.parameters(query, index), seconds=seconds, asked=asked)
+        asked, parameters = query.show(), self.parameters(query, index)
+        if index is None:
+            answer = await self._ask(query.path, parameters, asked)
+        else:
+            answer = await self._client.get(query.path, parameters, seconds=LATE_SECONDS, asked=asked)
         if not answer.is_good:
             raise self._client.refused(answer, asked)
         seen = self._index(answer, asked)
@@ -136,13 +143,27 @@ class ConsulApi:
     async def agent(self) -> AgentSelf:
         """What the agent says of itself. Raises :class:`meshgw.errors.BackendError`."""
         asked = "the agent itself"
-        answer = await self._client.get("/v1/agent/self", seconds=ANSWER_SECONDS, asked=asked)
+        answer = await self._ask("/v1/agent/self", (), asked)
         if not answer.is_good:
             raise self._client.refused(answer, asked)
         found = read_agent(self._client.read_json(answer.body, asked))
         if found is None:
             raise self._client.malformed("a description of itself without Config.Datacenter", asked)
         return found
+
+    async def _ask(self, path: str, parameters: Query, asked: str) -> ApiAnswer:
+        """A question that is answered at once, when it is its turn; both within :data:`ANSWER_SECONDS`."""
+        clock = self._client.clock
+        began = clock.seconds()
+        try:
+            await self._questions.acquire().addTimeout(ANSWER_SECONDS, clock)
+        except TimeoutError as error:
+            reason = f"the {MOST_QUESTIONS} questions before have taken more than {ANSWER_SECONDS:g} s"
+            raise BackendSilent(backend=self._client.name, reason=reason, asked=asked) from error
+        try:
+            return await self._client.get(path, parameters, seconds=ANSWER_SECONDS - (clock.seconds() - began), asked=asked)
+        finally:
+            self._questions.release()
 
     def _index(self, answer: ApiAnswer, asked: str) -> int:
         text = answer.headers.get("x-consul-index")

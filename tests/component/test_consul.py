@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from fakes.consul_agent import AGENT, Asked, FakeConsul, catalog_entry, health_entry
-from meshgw.backends.consul import ANSWER_SECONDS, LATE_SECONDS
+from meshgw.backends.consul import ANSWER_SECONDS, LATE_SECONDS, MOST_QUESTIONS
 from meshgw.core.address import Addr, Address, Bound, Replicas
 from meshgw.core.live import Live, Observation, Ok, Pending, State, constant
 from meshgw.namers.consul import DULL_SECONDS, LEAST_SECONDS, TURNLESS_SECONDS, ConsulConfig, ConsulNamer, TagWeight
@@ -502,6 +502,26 @@ def test_service_without_a_turn_is_asked_for_in_between() -> None:
     setting.clock.advance(TURNLESS_SECONDS * 0.22)
     setting.only().answer([catalog_entry(8081)], index=8)
     assert looked.addresses == ["192.0.2.1:8081"]
+
+
+def test_questions_of_a_start_are_not_asked_all_at_once() -> None:
+    setting = Setting()
+    looked = [setting.look(f"/dc1/s{number}") for number in range(MOST_QUESTIONS + 10)]
+    assert len(setting.consul.open) == MOST_QUESTIONS
+    setting.consul.open[0].answer([catalog_entry()], index=7)
+    assert len(setting.consul.open) == MOST_QUESTIONS
+    while setting.consul.open:
+        setting.consul.open[0].answer([catalog_entry()], index=7)
+    assert [one.addresses for one in looked] == [["192.0.2.1:8080"]] * len(looked)
+
+
+def test_names_that_wait_for_their_turn_behind_a_silent_consul_wait_no_longer_than_the_others() -> None:
+    setting = Setting()
+    looked = [setting.look(f"/dc1/s{number}") for number in range(MOST_QUESTIONS + 10)]
+    setting.clock.advance(ANSWER_SECONDS)
+    setting.clock.advance(0.0)
+    assert all(one.is_neg for one in looked)
+    assert {one.error.partition(" (")[0].partition(": ")[0] for one in looked} == {"Consul at localhost:8500"}
 
 
 def test_end_of_the_namer_ends_its_queries(logged: Lines) -> None:
