@@ -248,7 +248,7 @@ class StatusWriter(Service):
         self._not_before = self._clock.seconds() + wait
         if isinstance(error, BackendRefused) and error.code == 404:
             return  # it was deleted a moment ago
-        if self._error is None or str(self._error) != str(error):
+        if self._error is None or self._error.summary != error.summary:  # which ingress it was about makes no difference
             _log.warn("statuses of ingresses cannot be written: {error}", error=str(error))
         self._error = error
 
