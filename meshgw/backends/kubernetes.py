@@ -162,7 +162,7 @@ class KubernetesApi(MultiService):
                     break
             else:
                 raise BackendRefused(backend=self.backend, reason=f"404: it serves none of {_shown(watch.key)}", code=404)
-            await watch.sleep(DISCOVERY_SECONDS * self._rng.uniform(0.9, 1.1))
+            await watch.sleep(DISCOVERY_SECONDS * self._rng.uniform(1.0, 1.2))  # when `serves` asks anew
 
     # --- what is asked once
 
