@@ -34,6 +34,7 @@ from meshgw.kinds import Interpreter, Namer, Runtime, Transformer
 from meshgw.namers.dns import Resolver
 from meshgw.namers.resolvconf import SystemServers
 from meshgw.namers.rewrite import UTILITIES
+from meshgw.namers.zk_named import ZK_LEADER, NamedLeaders, NoLeaders
 from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
 from meshgw.naming.tree import NameTree, leaves
@@ -57,15 +58,17 @@ class Names:
         resolver = Resolver(reactor, SystemServers(reactor), random, metrics)
         self._add(resolver)
         self.runtime = Runtime(reactor=reactor, metrics=metrics, random=random, spawn=spawn, resolve=resolver.resolve)
-        self._builtin = BuiltinNamer(resolver.resolve, UTILITIES)
+        leaders = NamedLeaders(attrs.evolve(self.runtime, metrics=metrics.scope("namer", f"$/{ZK_LEADER.decode()}")))
+        self._add(leaders)
+        self._builtin = BuiltinNamer(resolver.resolve, UTILITIES, {ZK_LEADER: leaders})
+        # a router with limits to where it connects does not connect where a name says, to ask for addresses
+        self._limited = BuiltinNamer(resolver.resolve, UTILITIES, {ZK_LEADER: NoLeaders()})
         self.plain = DefaultInterpreter((), self._builtin)
         self.namers: list[tuple[Path, Namer]] = []
         for chosen in config.namers:
             self.namers.append(self._namer(chosen))
         self._global = DefaultInterpreter(self.namers, self._builtin)
-        self.interpreters = {
-            router_label(chosen): self._interpreter(chosen.config.interpreter, router_label(chosen)) for chosen in config.routers
-        }
+        self.interpreters = {router_label(chosen): self._interpreter(chosen) for chosen in config.routers}
 
     def _add(self, item: object) -> None:
         if IService.providedBy(item):
@@ -79,10 +82,13 @@ class Names:
         transformers = self._transformers(getattr(chosen.config, "transformers", ()), metrics)
         return prefix, TransformedNamer(namer, transformers) if transformers else namer
 
-    def _interpreter(self, chosen: Chosen, label: str) -> Interpreter:
-        transformers = self._transformers(getattr(chosen.config, "transformers", ()), self.runtime.metrics.scope("rt", label))
+    def _interpreter(self, router: Chosen) -> Interpreter:
+        chosen: Chosen = router.config.interpreter
+        metrics = self.runtime.metrics.scope("rt", router_label(router))
+        transformers = self._transformers(getattr(chosen.config, "transformers", ()), metrics)
+        builtin = self._builtin if getattr(router.config, "egress", None) is None else self._limited
         interpreter: Interpreter = chosen.kind.build(
-            chosen.config, self.runtime, namers=self.namers, builtin=self._builtin, transformers=transformers
+            chosen.config, self.runtime, namers=self.namers, builtin=builtin, transformers=transformers
         )
         self._add(interpreter)
         return interpreter

@@ -70,6 +70,8 @@ class Membership:
                 await self._keep()
             except BackendError as error:
                 self._failed(error)
+            except CancelledError:
+                raise
             except Exception:  # noqa: BLE001 - the rim of the task: a defect must not end it for good
                 _log.failure("defect while keeping {what}", what=self._what)
                 self._failed(BackendDefect(backend=self._zookeeper.backend, reason="internal error; the log has the details"))

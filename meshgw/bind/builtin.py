@@ -10,11 +10,13 @@ import socket
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from ipaddress import IPv6Address
+from types import MappingProxyType
 from typing import Final
 
 from meshgw.core.address import Addr, Address, Bound, Replicas
 from meshgw.core.live import Live, Observation, Ok, Source, State, constant, failed
 from meshgw.errors import NamerError
+from meshgw.kinds import Namer
 from meshgw.naming.path import Path
 from meshgw.naming.tree import EMPTY, FAIL, NEG, Leaf, NameTree
 
@@ -33,9 +35,9 @@ MAX_FIXED: Final = 1000
 class BuiltinNamer:
     """Answers names under ``/$``, given without it. ``resolve`` is the shared resolver: host and port to live addresses."""
 
-    def __init__(self, resolve: Resolve, rewrites: Mapping[bytes, Rewrite]) -> None:
-        """``rewrites``: name of a utility to its function, which gets the path behind the name."""
-        self._resolve, self._rewrites = resolve, rewrites
+    def __init__(self, resolve: Resolve, rewrites: Mapping[bytes, Rewrite], namers: Mapping[bytes, Namer] = MappingProxyType({})) -> None:
+        """``rewrites``: name of a utility to its function, which gets the path behind the name; ``namers`` get it too."""
+        self._resolve, self._rewrites, self._namers = resolve, rewrites, namers
         self._fixed: OrderedDict[tuple[str, int], Live[Addr]] = OrderedDict()
 
     def lookup(self, path: Path) -> Live[Answer]:
@@ -53,6 +55,9 @@ class BuiltinNamer:
             return constant(EMPTY)
         if name == b"fail":
             return constant(FAIL)
+        namer = self._namers.get(name)
+        if namer is not None:
+            return namer.lookup(rest)
         rewrite = self._rewrites.get(name)
         if rewrite is None:
             return _unknown(path)
