@@ -302,7 +302,7 @@ class NoEndpoint(BalanceError):
     known: int = 0
     closed: int = 0
     stale: str = ""
-    """Why the source of the addresses has failed since it told them, if it has."""
+    """Why the source of the addresses fails, if it does."""
 
     def __str__(self) -> str:
         if not self.known:
@@ -310,7 +310,7 @@ class NoEndpoint(BalanceError):
         else:
             detail = f"{self.known} known, {self.closed} marked dead; see /client_state.json"
         if self.stale:
-            detail += f" (the last good answer; since then: {self.stale})"
+            detail += f"; their source fails: {self.stale}"
         return f"Unable to route request!\n\nservice name: {self.service}\nclient name: {self.bound}\nno hosts available: {detail}"
 
 

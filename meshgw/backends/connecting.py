@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn
 
+import attrs
 from OpenSSL import SSL
+from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool, _HTTP11ClientFactory
 from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
 
+from meshgw.backends.http_guard import GuardedEndpoint
 from meshgw.backends.tls import ClientTlsFiles, TlsMaterial
 from meshgw.config.tls import ClientTls
 from meshgw.core.address import Addr, Address, Replicas
@@ -28,6 +33,8 @@ from meshgw.errors import NamerError
 
 CONNECT_SECONDS: Final = 3.0
 """For one address: enough for a lost SYN and a far data centre, little enough to try a second address within a caller's patience."""
+MOST_ADDRESSES: Final = 8
+"""Of a host, that are tried one after another for one connection: a name with a hundred dead addresses is as good as dead."""
 RESOLVE_SECONDS: Final = 5.0
 KEEP_ALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 """Seconds and probes: a machine that vanished while it owed an answer is noticed after a minute, as long polls are silent for long."""
@@ -46,20 +53,21 @@ class FailFast:
         self._seconds = seconds
         self._failures = 0
         self._until = 0.0
+        self._problem: Exception | None = None
 
-    def check(self, where: str) -> None:
-        """Raises :class:`NamerError` while connecting is not tried."""
-        left = self._until - self._seconds()
-        if left > 0:
-            raise NamerError(detail=f"{where} is not tried again for {left:.1f} s (failFast)")
+    def check(self) -> None:
+        """Raises the last error again while connecting is not tried: nothing is known that is newer."""
+        if self._problem is not None and self._seconds() < self._until:
+            raise self._problem.with_traceback(None)
 
     def connected(self) -> None:
         """A connect succeeded."""
         self._failures = 0
-        self._until = 0.0
+        self._problem = None
 
-    def failed(self) -> None:
+    def failed(self, problem: Exception) -> None:
         """A connect failed."""
+        self._problem = problem
         wait = FAIL_FAST_SECONDS[min(self._failures, len(FAIL_FAST_SECONDS) - 1)]
         self._failures += 1
         self._until = self._seconds() + wait
@@ -91,26 +99,27 @@ class ResolvedEndpoint:
         self._check()
         if self._fail_fast is None:
             return await self._first(factory)
-        self._fail_fast.check(f"{self._host}:{self._port}")
+        self._fail_fast.check()
         try:
             protocol = await self._first(factory)
         except CancelledError:
             raise
-        except Exception:
-            self._fail_fast.failed()
+        except Exception as error:
+            self._fail_fast.failed(error)
             raise
         self._fail_fast.connected()
         return protocol
 
     async def _first(self, factory: IProtocolFactory) -> IProtocol:
         problem: Exception = NamerError(detail=f"{self._host}: no address")
-        for address in await addresses_of(self._resolve(self._host, self._port), self._host, self._reactor):
+        addresses = await addresses_of(self._resolve(self._host, self._port), self._host, self._reactor)
+        for address in addresses[:MOST_ADDRESSES]:
             kind = TCP6ClientEndpoint if ":" in address.host else TCP4ClientEndpoint
             endpoint = kind(self._reactor, address.host, address.port, timeout=CONNECT_SECONDS)
             try:
                 protocol: IProtocol = await endpoint.connect(factory)
-            except CancelledError:
-                raise
+            except (CancelledError, ConnectingCancelledError) as error:  # the latter is how Twisted's endpoints put it
+                raise CancelledError from error
             except Exception as error:  # noqa: BLE001 - whatever keeps this address from answering, the next may do
                 problem = error
                 continue
@@ -126,11 +135,15 @@ def addresses_of(live: Live[Addr], host: str, clock: Any) -> Deferred[tuple[Addr
         observation.close()
 
     known: Deferred[tuple[Address, ...]] = Deferred(cancel)
+    waiting_for = ""
 
     def notify(state: State[Addr]) -> None:
-        if isinstance(state, Pending) or known.called:
+        nonlocal waiting_for
+        if known.called:
             return
-        if isinstance(state, Failed):
+        if isinstance(state, Pending):
+            waiting_for = state.waiting_for
+        elif isinstance(state, Failed):
             known.errback(state.error)
         elif isinstance(state, Ok) and isinstance(state.value, Replicas) and state.value.addresses:
             known.callback(state.value.addresses)
@@ -143,7 +156,11 @@ def addresses_of(live: Live[Addr], host: str, clock: Any) -> Deferred[tuple[Addr
         observation.close()
         return result
 
-    return known.addTimeout(RESOLVE_SECONDS, clock).addBoth(ended)
+    def late(failure: Failure) -> NoReturn:
+        failure.trap(defer.TimeoutError)  # type: ignore[no-untyped-call]
+        raise NamerError(detail=f"{host}: not resolved within {RESOLVE_SECONDS:g} s{f' ({waiting_for})' if waiting_for else ''}")
+
+    return known.addTimeout(RESOLVE_SECONDS, clock).addBoth(ended).addErrback(late)
 
 
 def _keep_alive(protocol: IProtocol) -> None:
@@ -215,7 +232,9 @@ class Connector:
         fail_fast: bool = False,
         material: TlsMaterial | None = None,
     ) -> None:
-        """``material`` is what ``tls`` has in no file."""
+        """``material`` is what ``tls`` has in no file. Without a ``commonName`` the certificate must be for ``host``."""
+        if tls is not None and tls.common_name is None and not tls.disable_validation:
+            tls = attrs.evolve(tls, common_name=host)
         self._files = ClientTlsFiles(tls, reactor=reactor, material=material) if tls is not None and tls.enabled else None
         endpoint: Any = ResolvedEndpoint(
             reactor,
@@ -227,11 +246,12 @@ class Connector:
         )
         self.refusal: Callable[[], str] = str
         """Why TLS refused the last certificate; empty if it did not."""
+        creator: TlsCreator | None = None
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         if self._files is not None and tls is not None:
             creator = TlsCreator(self._files, tls, where)
             self.refusal = creator.refusal
-            endpoint = wrapClientTLS(cast("Any", creator), endpoint)
+        endpoint = GuardedEndpoint(endpoint, reactor, creator)
         self.base = f"{'http' if self._files is None else 'https'}://{where}"
         self._pool = _QuietPool(reactor)  # type: ignore[no-untyped-call]
         self._pool.maxPersistentPerHost = MOST_IDLE

@@ -14,10 +14,12 @@ import attrs
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from meshgw.core.address import ADDR_NEG, NO_META, Addr, Address, Replicas
-from meshgw.core.live import PENDING, Constant, Failed, Live, Observation, Ok, Source, State
+from meshgw.core.live import PENDING, Constant, Failed, Live, Observation, Ok, Source, State, failed
+from meshgw.errors import NamerError
 
 Resolve = Callable[[str, int], Live[Addr]]
 
+MOST_SHOWN: Final = 5
 FEW_HOSTS: Final = 20
 GATHER_SECONDS: Final = 0.05
 """Of more hosts than that, what is said in this time is told together: each telling is as long as the whole set, and as the balancer's
@@ -70,6 +72,13 @@ def resolved(found: Live[Found], resolve: Resolve, waiting_for: str, clock: IRea
     return Source(start, forget=True)
 
 
+def _asked(resolve: Resolve, host: str, port: int) -> Live[Addr]:
+    try:
+        return resolve(host, port)
+    except Exception as error:  # noqa: BLE001 - names come from backends: one that cannot be resolved at all must not spoil the others
+        return failed(error)
+
+
 class _Hosts:
     """The present endpoints with the state of each host; one that several endpoints share is resolved once, whatever their ports."""
 
@@ -79,11 +88,12 @@ class _Hosts:
         self._error: Exception | None = None
         self._held: dict[str, Observation] = {}
         self._states: dict[str, State[Addr]] = {}
-        self._is_settled = True
+        self._is_settled, self._is_found = True, False
         self._gathering: IDelayedCall | None = None
 
     def take(self, state: State[Found]) -> None:
         """Take over what the backend says now."""
+        self._is_found = isinstance(state, Ok) and isinstance(state.value, Endpoints)
         if not isinstance(state, Ok):
             self._gather_no_more()
             self._out.put(state)
@@ -103,7 +113,7 @@ class _Hosts:
         self._is_settled = False
         for host, port in wanted.items():
             if host not in self._states:
-                live = self._resolve(host, port)
+                live = _asked(self._resolve, host, port)
                 if isinstance(live, Constant):
                     self._states[host] = live.state
                 else:
@@ -118,7 +128,7 @@ class _Hosts:
 
     def _said(self, host: str, state: State[Addr]) -> None:
         self._states[host] = state
-        if not self._is_settled:
+        if not self._is_settled or not self._is_found:
             return
         if self._clock is None or len(self._held) <= FEW_HOSTS or not isinstance(self._out.state, Ok):
             self._publish()
@@ -141,12 +151,19 @@ class _Hosts:
                 error = error or state.error
             else:
                 is_pending = True
+        if not addresses and self._found.endpoints and error is None:
+            error = self._nowhere()
         if not addresses and is_pending:
             self._out.pend(f"DNS of {self._waiting_for}")
-        elif not addresses and error is not None and error is not self._error:
-            self._out.fail(error)
-        else:
+        elif not addresses and error is not None and error is not self._error and not isinstance(self._out.state, Ok):
+            self._out.put(Failed(error))
+        else:  # also when none of them has an address: those before are the addresses of others, which are gone
             self._out.put(Ok(Replicas(tuple(addresses.values()), self._found.meta), error))
+
+    def _nowhere(self) -> NamerError:
+        hosts = [*dict.fromkeys(endpoint.host for endpoint in self._found.endpoints)]
+        more = f" and {len(hosts) - MOST_SHOWN} more" if len(hosts) > MOST_SHOWN else ""
+        return NamerError(detail=f"{self._waiting_for}: no address for {', '.join(hosts[:MOST_SHOWN])}{more}")
 
     def _gather_no_more(self) -> None:
         call, self._gathering = self._gathering, None

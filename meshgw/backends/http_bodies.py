@@ -23,6 +23,9 @@ LONGEST_LINE: Final = 5 << 20
 MOST_BUFFERED: Final = 1 << 20
 """Bytes of a stream that wait to be read before the sender is held back; one line may be longer."""
 
+LINE_COST: Final = 64
+"""Bytes that a line takes besides its own, lest a million empty ones count as nothing."""
+
 
 @implementer(IBodyProducer)
 class WholeBody:
@@ -105,7 +108,7 @@ class Lines(Protocol):
         if not self.lines:
             return None
         line = self.lines.popleft()
-        self._buffered -= len(line)
+        self._buffered -= len(line) + LINE_COST
         if self._is_paused and self._buffered < MOST_BUFFERED and self.ended is None:
             self._is_paused = False
             self._control().resumeProducing()
@@ -123,8 +126,7 @@ class Lines(Protocol):
             *whole, rest = self._rest.split(b"\n")
             self._rest = rest
             for line in whole:
-                self._buffered += len(line)
-                self.lines.append(bytes(line.removesuffix(b"\r")))
+                self._append(bytes(line.removesuffix(b"\r")))
         if len(self._rest) > LONGEST_LINE:
             self._end(TooLong())
             self.stop()
@@ -135,10 +137,14 @@ class Lines(Protocol):
         if self.lines:
             self._wake()
 
+    def _append(self, line: bytes) -> None:
+        self._buffered += len(line) + LINE_COST
+        self.lines.append(line)
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The end; a line without its own end is one all the same if the body is complete."""
         if self._rest and isinstance(reason.value, ResponseDone):
-            self.lines.append(bytes(self._rest.removesuffix(b"\r")))
+            self._append(bytes(self._rest.removesuffix(b"\r")))
         self._end(reason.value or Stopped())
 
     def stop(self) -> None:

@@ -16,22 +16,33 @@ from OpenSSL import SSL
 from twisted.internet import defer
 from twisted.internet import error as net
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
+from twisted.web._newclient import ParseError
 from twisted.web.client import ResponseDone
-from twisted.web.http import PotentialDataLoss
+from twisted.web.http import PotentialDataLoss, _MalformedChunkedDataError
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
 
 from meshgw.backends.http_bodies import LONGEST_LINE, Body, Lines, TooLong, WholeBody
+from meshgw.backends.http_guard import HANDSHAKE_SECONDS, LARGEST_HEAD, HeadTooLarge, NoHandshake
 from meshgw.core.tls import explain
-from meshgw.errors import BackendMalformed, BackendRefused, BackendSilent, BackendUnreachable, MeshError
+from meshgw.errors import BackendError, BackendMalformed, BackendRefused, BackendSilent, BackendUnreachable, MeshError
 
 LARGEST_ANSWER: Final = 5 << 20
 """Bytes, as Linkerd's clients of APIs have it (5 MiB)."""
 LONGEST_REASON: Final = 160
 LARGEST_REFUSAL: Final = 16 << 10
 """Bytes that are read of an answer which refuses a stream; what is longer tells nobody anything."""
+
+SHORTEST_SECRET: Final = 4
+"""Characters; to blot out what is shorter would make words unreadable, and hide nothing that cannot be guessed."""
+MOST_SECRETS: Final = 32
+REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
+"""Not followed: tokens are for the host that is configured."""
+_NOT_HTTP = (ParseError, ValueError, _MalformedChunkedDataError)
+"""What Twisted's parser raises: for a status line, for a line of the head without colon, for chunks."""
 
 Query = Iterable[tuple[str, str]]
 
@@ -81,6 +92,8 @@ class ApiClient:
         self.name, self.base, self._tell = name, base, tell
         self._agent, self.clock, self._largest, self._explain = agent, clock, largest, explain
         self._headers = dict(headers or {})
+        self._secrets: dict[str, None] = {}
+        """What was sent in headers lately, and is not to be shown when an API quotes it."""
 
     # --- whole answers
 
@@ -120,9 +133,7 @@ class ApiClient:
             reason = f"an answer longer than {self._largest} bytes"
             raise BackendMalformed(backend=self.name, reason=reason, asked=asked) from error
         except Exception as error:  # twisted.web passes on whatever ended the connection
-            if _is_cancelled(error):
-                raise CancelledError from error
-            raise self.unreachable(error) from error
+            raise self._broken(error, asked) from error
         return ApiAnswer(status=response.code, headers=_plain(response.headers), body=content)
 
     async def _send(
@@ -133,14 +144,22 @@ class ApiClient:
         fields = Headers({"User-Agent": ["meshgw"], "Accept": ["application/json"]})
         for name, value in {**self._headers, **(headers or {})}.items():
             fields.setRawHeaders(name, [value])
+            self._keep_secret(value)
         producer = WholeBody(body) if body is not None else None
         try:
             response: IResponse = await self._agent.request(method.encode("ascii"), uri, fields, producer)
         except Exception as error:  # as above, and whatever kept it from being opened
-            if _is_cancelled(error):
-                raise CancelledError from error
-            raise self.unreachable(error) from error
+            raise self._broken(error, asked) from error
         return response
+
+    def _keep_secret(self, value: str) -> None:
+        words = value.split()
+        for secret in {value, *words[-1:]}:  # of ``Bearer TOKEN`` the token may be quoted alone
+            if len(secret) >= SHORTEST_SECRET:
+                self._secrets.pop(secret, None)
+                self._secrets[secret] = None
+        while len(self._secrets) > MOST_SECRETS:
+            del self._secrets[next(iter(self._secrets))]
 
     # --- streams
 
@@ -175,11 +194,15 @@ class ApiClient:
 
     def _said(self, answer: ApiAnswer) -> str:
         """The API's own words for an error: an operator needs to know that it was the token. Ours are blotted out."""
-        if "html" in answer.headers.get("content-type", ""):
+        if answer.status in REDIRECTS:
+            text = f"to {answer.headers.get('location', 'nowhere')}, which is not followed"
+        elif "html" in answer.headers.get("content-type", ""):
             return ""  # a proxy's page tells nothing
-        text = self._tell(answer.body[:LARGEST_REFUSAL])[: LONGEST_REASON * 4]
-        for secret in self._headers.values():
+        else:
+            text = self._tell(answer.body[:LARGEST_REFUSAL])
+        for secret in self._secrets:
             text = text.replace(secret, "***")
+        text = text[: LONGEST_REASON * 4]
         shown = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
         return shown if len(shown) <= LONGEST_REASON else f"{shown[: LONGEST_REASON - 3]}..."
 
@@ -196,6 +219,17 @@ class ApiClient:
     def malformed(self, what: str, asked: str = "") -> BackendMalformed:
         """The error for an answer that cannot be understood."""
         return BackendMalformed(backend=self.name, reason=f"it answered with {what}", asked=asked)
+
+    def _broken(self, error: BaseException, asked: str) -> BackendError | CancelledError:
+        """What to raise for whatever twisted.web ended an exchange with."""
+        cause = _cause(error)
+        if isinstance(cause, CancelledError | ConnectingCancelledError):
+            return CancelledError()
+        if isinstance(cause, HeadTooLarge):
+            return self.malformed(f"a head larger than {LARGEST_HEAD} bytes", asked)
+        if isinstance(cause, _NOT_HTTP):
+            return self.malformed("what is not HTTP", asked)
+        return self.unreachable(error)
 
     def unreachable(self, error: BaseException) -> BackendUnreachable:
         """The error for a connection that could not be had, or broke."""
@@ -226,7 +260,7 @@ class LineStream:
         if isinstance(ended, TooLong):
             raise client.malformed(f"a line longer than {LONGEST_LINE} bytes", self._asked) from ended
         if ended is not None and not isinstance(ended, ResponseDone | PotentialDataLoss):
-            raise client.unreachable(ended) from ended
+            raise client._broken(ended, self._asked) from ended
         return None
 
     @property
@@ -250,10 +284,6 @@ def _cause(error: BaseException) -> BaseException:
     return next((cause for cause in causes if isinstance(cause, SSL.Error)), causes[0] if causes else error)
 
 
-def _is_cancelled(error: BaseException) -> bool:
-    return isinstance(_cause(error), CancelledError)
-
-
 def _reason(error: BaseException) -> str:
     """The error in an operator's words."""
     cause = _cause(error)
@@ -261,6 +291,8 @@ def _reason(error: BaseException) -> str:
         return f"TLS failed: {explain(cause)}"
     if isinstance(cause, MeshError):
         return str(cause)
+    if isinstance(cause, NoHandshake):
+        return f"no TLS handshake within {HANDSHAKE_SECONDS:g} s"
     if isinstance(cause, net.ConnectionRefusedError):
         return "connection refused"
     if isinstance(cause, net.TimeoutError | defer.TimeoutError):

@@ -226,9 +226,15 @@ class Check:
         """Whether a certificate was looked at; a resumed session has none to look at, its first handshake had."""
 
 
+class CheckedConnection(SSL.Connection):
+    """A connection that carries its check. Its app data would be the place for that, but Twisted puts its own protocol there."""
+
+    check: Check
+
+
 def _verify(connection: SSL.Connection, certificate: crypto.X509, code: int, depth: int, ok: int) -> bool:
     """OpenSSL asks for each certificate from the root down, and once for the first that is in error."""
-    check: Check = connection.get_app_data()
+    check = cast("CheckedConnection", connection).check
     check.ran = True
     if not ok:
         chain = connection.get_peer_cert_chain()

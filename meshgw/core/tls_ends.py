@@ -11,7 +11,7 @@ from typing import Final
 from OpenSSL import SSL
 
 from meshgw.core.timers import Wheel
-from meshgw.core.tls import Check, HandshakeFailed, TlsConfigError, VerificationFailed
+from meshgw.core.tls import Check, CheckedConnection, HandshakeFailed, TlsConfigError, VerificationFailed
 from meshgw.core.tls_connection import HELLO, TlsConnection
 from meshgw.core.tls_sides import TlsClient, TlsServer
 from meshgw.core.transport import Connection, Receiver
@@ -59,8 +59,8 @@ class ServerTlsConnection(TlsConnection):
             self._refuse(HelloError(reason=str(error), alert=INTERNAL_ERROR))
             return
         self._reader, self.server_name = None, hello.server_name
-        ssl = SSL.Connection(context, None)
-        ssl.set_app_data(self._check)
+        ssl = CheckedConnection(context, None)
+        ssl.check = self._check
         ssl.set_accept_state()
         self._adopt(ssl)
         self._handshake_data(bytes(reader.received))

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from meshgw.core.certificates import CertificateStore, KeyPair
 from meshgw.core.tls import (
     Check,
+    CheckedConnection,
     ClientSettings,
     ServerSettings,
     TlsConfigError,
@@ -187,9 +188,9 @@ class TlsClient:
         if context is not self._context:
             self._context, self._newest = context, None
             self._sessions.clear()
-        connection = SSL.Connection(context, None)
+        connection = CheckedConnection(context, None)
         check = Check(self.name if self.validates else None)
-        connection.set_app_data(check)
+        connection.check = check
         connection.set_connect_state()
         if self._server_name is not None:
             connection.set_tlsext_host_name(self._server_name)

@@ -195,7 +195,7 @@ def test_a_stale_name_without_endpoints_is_told_to_be_stale() -> None:
         caller.expect_end()
         assert b"no hosts available: it has no addresses\r\n" in caller.take() + b"\r\n"
         place.backend.fails("web", REFUSED)
-        assert "it has no addresses (the last good answer; since then: Fake at localhost:1: connection refused)" in text_of(mesh)
+        assert "it has no addresses; their source fails: Fake at localhost:1: connection refused" in text_of(mesh)
 
 
 def test_a_delegation_tells_a_failing_source_from_a_name_that_does_not_exist() -> None:
