@@ -47,11 +47,13 @@ def network_of(host: str) -> int | None:
     return int(address) >> (32 - NODE_BITS) if isinstance(address, ipaddress.IPv4Address) else None
 
 
-def _network(address: Address) -> int | None:
+def network_of_address(address: Address) -> int | None:
+    """As :func:`network_of`."""
     return network_of(address.host)
 
 
-def _node(address: Address) -> str | None:
+def node_of(address: Address) -> str | None:
+    """The name of the node it is on, if its namer knows."""
     node = address.meta.get("nodeName")
     return node if isinstance(node, str) else None
 
@@ -155,7 +157,7 @@ def build_daemonset(config: DaemonsetConfig, runtime: Runtime, environment: Mapp
     gateways = resolved(ServiceEndpoints(api, config.source).found(port), runtime.resolve, f"{api.backend}: {port.show()}", runtime.reactor)
     default = Path.of("io.l5d.k8s.daemonset", config.namespace, config.port, config.service)
     prefix = TRANSFORMED + (default if config.prefix is None else config.prefix)
-    return DaemonsetTransformer(prefix, api, gateways, _node if config.host_network else _network)
+    return DaemonsetTransformer(prefix, api, gateways, node_of if config.host_network else network_of_address)
 
 
 @attrs.frozen(kw_only=True)

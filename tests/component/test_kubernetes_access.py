@@ -13,7 +13,8 @@ import yaml
 from twisted.internet.defer import Deferred
 
 from fakes.kubernetes import endpoints
-from fakes.kubernetes_agent import Cluster, Seen, literal
+from fakes.kubernetes_agent import Cluster, Seen
+from fakes.looked import literal
 from meshgw.backends.kubernetes import (
     ENDPOINT_SLICES,
     ENDPOINT_SLICES_BETA,

@@ -17,20 +17,15 @@ from twisted.web.iweb import IAgent, IResponse
 from zope.interface import implementer
 
 from fakes.kubernetes import Answer, Asked, Server, Stream
+from fakes.looked import literal
 from meshgw.backends.kubernetes import PACE, KubernetesApi
 from meshgw.backends.kubernetes_access import ApiServer
 from meshgw.backends.watching import Pace
 from meshgw.config.kubernetes import KubernetesAccess, KubernetesServer
-from meshgw.core.address import Addr, Address, Replicas
-from meshgw.core.live import Live, Ok, State, constant
+from meshgw.core.live import Live, Ok, State
 from meshgw.telemetry.metrics import Metrics
 
 T = TypeVar("T")
-
-
-def literal(host: str, port: int) -> Live[Addr]:
-    """Every host is its own address."""
-    return constant(Replicas((Address(host, port),)))
 
 
 class _Consumer:
