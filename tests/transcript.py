@@ -12,16 +12,19 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+import attrs
 from twisted.internet.task import Clock
 
 from fakes.transport import HandPoller
 from meshgw.app.http import HttpRouter, Shared
 from meshgw.app.sockets import Sockets, router_places
+from meshgw.config.document import Chosen
 from meshgw.config.loader import load
 from meshgw.core.address import Addr, Address, Bound, Replicas
 from meshgw.core.live import Live, Source
 from meshgw.core.timers import Wheel
-from meshgw.kinds import Interpreter, Registry, Runtime
+from meshgw.identify.request import RequestIdentifier
+from meshgw.kinds import Interpreter, Kind, Registry, Runtime
 from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
 from meshgw.naming.tree import Leaf, NameTree
@@ -62,9 +65,14 @@ class Names:
 
 
 class Mesh:
-    """A router serving on a free port of loopback; ``router`` are YAML lines of its block. Names are bound by ``interpreter``, if given."""
+    """A router serving on a free port of loopback; ``router`` are YAML lines of its block.
 
-    def __init__(self, router: str = "", server: str = "", *, interpreter: Interpreter | None = None) -> None:
+    Names are bound by ``interpreter`` and requests named by ``identifier``, if given.
+    """
+
+    def __init__(
+        self, router: str = "", server: str = "", *, interpreter: Interpreter | None = None, identifier: RequestIdentifier | None = None
+    ) -> None:
         text = f"routers:\n- protocol: http\n  servers:\n  - port: 0\n{_indented(server, 4)}{_indented(router, 2)}"
         loaded = load(text, "test.yml", Registry())
         assert loaded.config is not None, [problem.show() for problem in loaded.problems]
@@ -74,7 +82,11 @@ class Mesh:
         runtime = Runtime(reactor=self.clock, metrics=self.metrics, random=Random(7), spawn=_unused, resolve=_unused)
         shared = Shared(runtime=runtime, poller=self.poller, wheel=self.wheel, clock=self.clock.seconds, now=self.clock.seconds)
         scope = self.metrics.scope("rt", "http")
-        self.router = HttpRouter(loaded.config.routers[0].config, "http", interpreter or self.names, shared, scope)
+        block = loaded.config.routers[0].config
+        if identifier is not None:
+            kind = Kind(id=identifier.kind, config=object, build=lambda _config, _runtime, *, prefix: identifier)
+            block = attrs.evolve(block, identifier=(Chosen(kind=kind, config=None),))
+        self.router = HttpRouter(block, "http", interpreter or self.names, shared, scope)
         self.router.listen(Sockets.open(router_places(loaded.config.routers[0])).take)
         self.router.start()
         self.port = self.router.listeners[0].address[1]

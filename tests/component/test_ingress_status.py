@@ -148,7 +148,7 @@ def test_one_that_others_change_back_is_written_less_and_less_often(bench: Make,
     waits = [later - earlier for earlier, later in zip(at, at[1:], strict=False)]
     assert 7 <= len(at) <= 12
     assert waits[0] >= AGAIN_SECONDS[0] - 1
-    assert all(later >= earlier - 1 for earlier, later in zip(waits, waits[1:], strict=False))
+    assert all(later > earlier - 2 for earlier, later in zip(waits, waits[1:], strict=False))
     assert max(waits) <= AGAIN_SECONDS[1] + 2
     assert len([line for line in warned if "does another controller serve it" in line]) == 1
 
