@@ -14,9 +14,10 @@ import attrs
 import pytest
 
 from support import consul
+from support.certs import authority, write_files
 from support.consul import Agent
 from support.gateways import LOOPBACK, Answer, Gateway, Nginx, gateway
-from support.processes import Running, wait_until
+from support.processes import Running, free_port, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.skipif(bool(consul.missing()), reason=consul.missing())]
 
@@ -386,6 +387,28 @@ def _accessor(agent: Agent) -> str:
     return found
 
 
+def test_consul_is_spoken_to_over_tls_and_a_wrong_certificate_is_told(running: Running) -> None:
+    directory, root = running.directory, authority()
+    certificate, key = write_files(root.leaf("consul.test"), directory, "consul")
+    (directory / "ca.crt").write_bytes(root.pem)
+    port = free_port()
+    options = f'ports {{ https = {port} }}\ncert_file = "{certificate}"\nkey_file = "{key}"\nca_file = "{directory / "ca.crt"}"'
+    agent = Agent(running, options=options)
+
+    def namer(prefix: str, name: str) -> dict[str, Any]:
+        tls = {"commonName": name, "trustCerts": [str(directory / "ca.crt")]}
+        return {"kind": "io.l5d.consul", "host": LOOPBACK, "port": port, "prefix": f"/{prefix}", "tls": tls}
+
+    gw = gateway(running, router={"dtab": BASE_DTAB}, top={"namers": [namer("good", "consul.test"), namer("bad", "other.test")]})
+    here = Place(agent, gw, instance(running, "one"), instance(running, "two"))
+    agent.register("web", here.one.port)
+    here.becomes("web", "one", dtab="/svc => /#/good/dc1", seconds=SECONDS)
+    refused = here.get("web", "/svc => /#/bad/dc1")
+    assert refused.status == 502
+    assert f"Consul at {LOOPBACK}:{port}: its TLS certificate is refused: " in refused.text
+    assert "expected name: other.test" in refused.text
+
+
 def test_datacenters_that_are_joined_are_reached_through_one_agent(running: Running) -> None:
     near = Agent(running)
     far = Agent(running, datacenter="far", join=near)
@@ -402,12 +425,12 @@ def test_datacenters_that_are_joined_are_reached_through_one_agent(running: Runn
 
 
 def test_more_services_than_consul_grants_connections_are_all_followed(running: Running) -> None:
-    agent = Agent(running, options="limits { http_max_conns_per_client = 20 }")
-    namer = {"kind": "io.l5d.consul", "host": LOOPBACK, "port": agent.port, "maxBlockingQueries": 6}
+    agent = Agent(running, options="limits { http_max_conns_per_client = 12 }")
+    namer = {"kind": "io.l5d.consul", "host": LOOPBACK, "port": agent.port, "maxBlockingQueries": 4}
     here = Place(
         agent, gateway(running, router={"dtab": BASE_DTAB}, top={"namers": [namer]}), instance(running, "one"), instance(running, "two")
     )
-    names = [f"s{number}" for number in range(30)]
+    names = [f"s{number}" for number in range(14)]
     for name in names:
         agent.register(name, here.one.port)
     for name in names:
@@ -418,5 +441,5 @@ def test_more_services_than_consul_grants_connections_are_all_followed(running: 
     for name in names:
         here.becomes(name, "two", seconds=SECONDS)
     metrics = here.gateway.metrics()
-    assert metrics["namer/#/io.l5d.consul/service/active"] == 30
-    assert metrics["namer/#/io.l5d.consul/service/blocking"] <= 6
+    assert metrics["namer/#/io.l5d.consul/service/active"] == 14
+    assert metrics["namer/#/io.l5d.consul/service/blocking"] <= 4
