@@ -7,6 +7,7 @@ keeps a server from answering is a :class:`BackendError` that names it. The mean
 from __future__ import annotations
 
 import struct
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from secrets import randbits
@@ -36,7 +37,7 @@ CONNECTION_SECONDS: Final = 4.0
 QUESTION_SECONDS: Final = 8.5
 """For all of it: under the 9 s of a lookup and the 10 s of a binding, so that their errors can name the cause."""
 MOST_AT_ONCE: Final = 64
-"""Questions under way; each has a socket, and a service of a thousand hosts must not take all of them."""
+"""Questions of one record type under way; each has a socket, and a service of a thousand hosts must not take all of them."""
 MOST_POINTERS: Final = 20_000
 """Compressed names followed in one answer: 64 KiB hold some thousand records, each of which has one."""
 
@@ -163,7 +164,7 @@ class NameServerClient:
 
     def __init__(self, reactor: Any, hosts: Callable[[], Sequence[Server]], resolve: Resolve | None = None) -> None:
         self._reactor, self._hosts, self._resolve = reactor, hosts, resolve
-        self._turn = DeferredSemaphore(MOST_AT_ONCE)
+        self._turns: defaultdict[int, DeferredSemaphore] = defaultdict(partial(DeferredSemaphore, MOST_AT_ONCE))
 
     # --- for the resolver of host names (``namers.dns``)
 
@@ -185,14 +186,15 @@ class NameServerClient:
 
     async def ask(self, name: str, kind: int) -> dns.Message:
         """An answer that says what records there are, or (``rCode`` ENAME) that there is no such name. Raises :class:`BackendError`."""
-        await self._turn.acquire()
+        turn = self._turns[kind]  # so that a service's records need not wait for the addresses of a thousand hosts
+        await turn.acquire()
         try:
             asked = Deferred.fromCoroutine(self._ask_all(name, kind))
             return await asked.addTimeout(QUESTION_SECONDS, self._reactor)
         except defer.TimeoutError as error:
             raise BackendSilent(backend="DNS", reason=f"no answer from any name server within {QUESTION_SECONDS:g} s") from error
         finally:
-            self._turn.release()
+            turn.release()
 
     async def _ask_all(self, name: str, kind: int) -> dns.Message:
         problem: BackendError = BackendUnreachable(backend="DNS", reason="no name server is known")
