@@ -31,6 +31,7 @@ MOST_SERVERS: Final = 16
 _SERVER: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
 Tree = NameTree[Path | Bound]
+Make = Callable[[Any, Path, Runtime], Any]
 
 
 def read_servers(label: bytes) -> tuple[tuple[str, int], ...] | None:
@@ -59,10 +60,10 @@ class _Named:
 
 
 class NamedLeaders(Service):
-    """The namer behind :data:`ZK_LEADER`; ``runtime`` is for the namers of the ensembles."""
+    """The namer behind :data:`ZK_LEADER`; ``runtime`` is for the namers of the ensembles, which ``make`` makes."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime, self._clock = runtime, runtime.reactor
+    def __init__(self, runtime: Runtime, *, make: Make | None = None) -> None:
+        self._runtime, self._clock, self._make_namer = runtime, runtime.reactor, make
         self._named: dict[bytes, _Named] = {}
 
     def stopService(self) -> Any:
@@ -117,10 +118,11 @@ class NamedLeaders(Service):
         from meshgw.backends.kazoo_session import Ensemble
         from meshgw.namers.zk_leader import leader_namer
 
+        make = self._make_namer or leader_namer
         prefix = Path.of("$") + Path((ZK_LEADER, label))
         runtime = attrs.evolve(self._runtime, metrics=self._runtime.metrics.scope(Path((label,)).show()[1:]))
-        namer = leader_namer(Ensemble(servers, SESSION_SECONDS), prefix, runtime)
-        namer.startService()  # type: ignore[no-untyped-call]
+        namer = make(Ensemble(servers, SESSION_SECONDS), prefix, runtime)
+        namer.startService()
         return namer
 
     def _left(self, label: bytes, named: _Named) -> None:
