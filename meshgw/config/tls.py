@@ -201,6 +201,11 @@ def client_tls_notice(value: ClientTls) -> str | None:
     return f"requests will be answered 502: {problem}" if problem is not None else None
 
 
+def backend_tls_notice(value: ClientTls) -> str | None:
+    """The same for the block of a backend, whose certificate must be for its host where no name is given."""
+    return client_tls_notice(value if value.common_name is not None else attrs.evolve(value, common_name="host"))
+
+
 def server_tls_notice(value: ServerTls) -> str | None:
     """A remark for ``meshgw check`` on what has no effect."""
     if value.ca_cert_path is not None and not value.require_client_auth:

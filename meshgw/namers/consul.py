@@ -22,7 +22,7 @@ from meshgw.backends.endpoints import NO_ENDPOINTS, Endpoint, Endpoints, Found, 
 from meshgw.backends.http_client import ApiClient
 from meshgw.backends.watching import Watch, Watches
 from meshgw.config.document import Check, Chosen, Notice, at_least, option
-from meshgw.config.tls import ClientTls, client_tls_notice
+from meshgw.config.tls import ClientTls, backend_tls_notice
 from meshgw.config.values import Port
 from meshgw.core.address import WEIGHT_KEY, Bound
 from meshgw.core.live import Live, constant
@@ -109,7 +109,7 @@ class ConsulConfig:
     transfer_metadata: bool = option(
         default=False, doc="Carry the metadata of the first instance's service, and that of each node, as metadata of the addresses."
     )
-    tls: ClientTls | None = option(default=None, doc="TLS to Consul.", effective="off", notice=client_tls_notice)
+    tls: ClientTls | None = option(default=None, doc="TLS to Consul.", effective="off", notice=backend_tls_notice)
     fixed_length_streamed_after_kb: int = option(
         name="fixedLengthStreamedAfterKB",
         default=5120,
@@ -258,29 +258,13 @@ class ConsulNamer(MultiService):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._config, self._prefix, self._connector, self._clock, self._resolve = config, prefix, connector, clock, resolve
-        where = f"[{config.host}]:{config.port}" if ":" in config.host else f"{config.host}:{config.port}"
-        backend = f"Consul at {where}"
-        client = ApiClient(
-            connector.agent,
-            clock,
-            name=backend,
-            base=connector.base,
-            headers={"X-Consul-Token": config.token} if config.token is not None else None,
-            largest=config.largest_answer,
-            explain=connector.refusal,
-        )
+        client = _client(config, connector, clock)
         self._api = ConsulApi(client, consistency=config.consistency_mode)
         self._agent = OwnAgent(self._api.agent)
         self._turns = Turns(config.max_blocking_queries)
         self._random = random
-        statuses = frozenset(config.health_statuses) if config.use_health_check else None
-        self._passing = None if statuses is None else statuses == {"passing"}
-        self._selection = Selection(
-            prefer_service_address=config.prefer_service_address,
-            statuses=statuses,
-            weights=_highest(config.weights),
-            transfer_metadata=config.transfer_metadata,
-        )
+        self._selection = _selection(config)
+        self._passing = None if self._selection.statuses is None else self._selection.statuses == {"passing"}
         self._lookups = metrics.counter("lookups")
         scope = metrics.scope("service")
         scope.gauge("blocking", function=lambda: float(self._turns.taken))
@@ -288,7 +272,7 @@ class ConsulNamer(MultiService):
             clock,
             random,
             scope,
-            backend=backend,
+            backend=client.name,
             follow=self._follow,
             show=ServiceKey.show,
             show_value=show_found,
@@ -367,11 +351,29 @@ class ConsulNamer(MultiService):
         return LEAST_SECONDS if is_news else DULL_SECONDS
 
 
-def _highest(weights: Sequence[TagWeight]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for one in weights:
-        found[one.tag] = max(one.weight, found.get(one.tag, 0.0))
-    return found
+def _client(config: ConsulConfig, connector: Connector, clock: Any) -> ApiClient:
+    where = f"[{config.host}]:{config.port}" if ":" in config.host else f"{config.host}:{config.port}"
+    return ApiClient(
+        connector.agent,
+        clock,
+        name=f"Consul at {where}",
+        base=connector.base,
+        headers={"X-Consul-Token": config.token} if config.token is not None else None,
+        largest=config.largest_answer,
+        explain=connector.refusal,
+    )
+
+
+def _selection(config: ConsulConfig) -> Selection:
+    weights: dict[str, float] = {}
+    for one in config.weights:
+        weights[one.tag] = max(one.weight, weights.get(one.tag, 0.0))
+    return Selection(
+        prefer_service_address=config.prefer_service_address,
+        statuses=frozenset(config.health_statuses) if config.use_health_check else None,
+        weights=weights,
+        transfer_metadata=config.transfer_metadata,
+    )
 
 
 def build_consul(config: ConsulConfig, runtime: Runtime) -> ConsulNamer:

@@ -18,7 +18,7 @@ from meshgw.backends.http_client import ApiClient
 from meshgw.backends.marathon import LARGEST_ANSWER, Basic, Credential, MarathonApi, is_url_path, read_credential
 from meshgw.backends.watching import Pace, Watch, Watches
 from meshgw.config.document import Chosen, at_least, option
-from meshgw.config.tls import ClientTls, client_tls_notice
+from meshgw.config.tls import ClientTls, backend_tls_notice
 from meshgw.config.values import Port
 from meshgw.core.address import Bound
 from meshgw.core.live import Live, constant, live_flat_map, live_map
@@ -66,10 +66,10 @@ class MarathonConfig:
         default=None, doc="Connect there and not to host and port: a name of the form `/$/inet/HOST/PORT`.", effective="host and port"
     )
     uri_prefix: str = option(default="", doc="What stands before `/v2/apps` in the API's paths.", check=_prefix)
-    ttl_ms: int = option(default=5000, doc="Milliseconds between two questions for the apps, and for the tasks of one.", check=at_least(10))
+    ttl_ms: int = option(default=5000, doc="Milliseconds between two questions for the apps, and for the tasks of one.", check=at_least(1))
     jitter_ms: int = option(default=50, doc="Milliseconds by which that varies at random, either way.", check=at_least(0))
     use_health_check: bool = option(default=False, doc="Use only tasks that run and pass all health checks of their app.")
-    tls: ClientTls | None = option(default=None, doc="TLS to Marathon.", effective="off", notice=client_tls_notice)
+    tls: ClientTls | None = option(default=None, doc="TLS to Marathon.", effective="off", notice=backend_tls_notice)
     prefix: Path = option(factory=lambda: Path.read("/io.l5d.marathon"), doc="The namer answers names under `/#` followed by this path.")
     transformers: tuple[Chosen, ...] = option(
         default=(), doc="Transformers applied in the listed order to what this namer finds.", kinds="transformers"
@@ -158,7 +158,12 @@ class MarathonNamer(MultiService):
                 return constant(NEG)
             labels = id.removeprefix("/").split("/")
             return bound_name(
-                self._tasks, id, id=self._prefix + Path.of(*labels), residual=path.drop(len(labels)), resolve=self._runtime.resolve
+                self._tasks,
+                id,
+                id=self._prefix + Path.of(*labels),
+                residual=path.drop(len(labels)),
+                resolve=self._runtime.resolve,
+                needs_address=True,
             )
 
         return live_flat_map(app, tree)

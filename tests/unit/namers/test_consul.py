@@ -169,3 +169,9 @@ def test_token_is_masked_in_the_shown_configuration_and_in_logs() -> None:
     assert result.config is not None
     assert "hush-hush" not in json.dumps(config_to_json(result.config))
     assert "hush-hush" not in repr(result.config)
+
+
+def test_tls_needs_no_name_as_the_host_is_one() -> None:
+    assert loaded(", tls: {}").problems == ()
+    problems = loaded(", tls: {trustCerts: [/dev/null], trustCertsBundle: /dev/null}").problems
+    assert "Both trustCerts and trustCertsBundle" in problems[0].message
