@@ -19,6 +19,7 @@ from meshgw.admin.authentication import UnusableToken, check_tokens
 from meshgw.app.host import MeshService, take_signals
 from meshgw.app.job import QUIET, Settings
 from meshgw.config.loader import LoadResult, load_file
+from meshgw.errors import MeshError
 from meshgw.kinds import Registry
 from meshgw.telemetry.logs import LogLevels, log_observer
 
@@ -89,7 +90,10 @@ def makeService(options: Options) -> MeshService:
         log_format=options["log-format"],
         relay=_relay(stream),
     )
-    service = MeshService(result, settings, levels)
+    try:
+        service = MeshService(result, settings, levels)
+    except MeshError as error:  # what only shows here, such as an environment that lacks a variable
+        raise SystemExit(f"meshgw cannot start: {error}") from error
     if stream is not None:
         service.observer = log_observer(stream, levels, as_json=options["log-format"] == "json")
     for problem in result.problems:

@@ -169,6 +169,11 @@ def version_of(value: object) -> str:
     return version if isinstance(version, str) else ""
 
 
+def is_before(version: str, other: str) -> bool:
+    """Whether a version is older than another; versions that are no numbers cannot be compared."""
+    return all(each.isascii() and each.isdigit() for each in (version, other)) and int(version) < int(other)
+
+
 def pruned(value: dict[str, Any]) -> JsonObject:
     """The object without what nobody here reads and what changes all the time."""
     metadata = dict(value["metadata"])

@@ -18,6 +18,7 @@ from meshgw.backends.kubernetes_objects import (
     Name,
     Objects,
     Wanted,
+    is_before,
     name_of,
     pruned,
     read_status,
@@ -219,7 +220,10 @@ class Reflection:
         if not isinstance(kind, str) or not isinstance(value, dict):
             raise client.malformed("what is no event of a watch", asked)
         self._events += 1
-        self._version = version_of(value) or self._version
+        version = version_of(value)
+        if kind == "BOOKMARK" and is_before(version, self._version):
+            raise Expired  # the server counts anew, as after a restore from a backup, and would send nothing until it has caught up
+        self._version = version or self._version
         if kind == "BOOKMARK":
             return kind, False
         name = name_of(value)

@@ -338,6 +338,18 @@ def test_versions_that_went_back_are_noticed_by_a_list_after_a_watch_without_a_w
     assert ips(seen.value) == ["10.0.0.2"]
 
 
+def test_versions_that_went_back_are_noticed_by_a_bookmark(cluster: Cluster) -> None:
+    cluster.server.bookmark_seconds = 60.0
+    for _ in range(50):
+        put(cluster.server, "10.0.0.1")
+    seen = Seen(cluster.api.objects(WEB))
+    cluster.server.restore(10)
+    put(cluster.server, "10.0.0.2")
+    cluster.pass_time(62.0, step=1.0)
+    assert ips(seen.value) == ["10.0.0.2"]
+    assert cluster.counted("errors") == 1, "that of the broken connection"
+
+
 def test_a_bookmark_moves_the_version_on(cluster: Cluster) -> None:
     Seen(cluster.api.objects(WEB))
     put(cluster.server, "10.0.1.1", name="other")

@@ -18,6 +18,7 @@ from meshgw.backends.kubernetes_objects import (
     SECRETS,
     Objects,
     Wanted,
+    is_before,
     name_of,
     pruned,
     read_status,
@@ -103,6 +104,13 @@ def test_a_refusal_is_told_by_its_message_or_its_text() -> None:
     assert told(json.dumps(status(403, "Forbidden", "not you")).encode()) == "not you"
     assert told(b"404 page not found\n") == "404 page not found\n"
     assert told(b"\xff") == "\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("version", "other", "expected"), [("9", "10", True), ("10", "9", False), ("9", "9", False), ("", "9", False), ("9", "x", False)]
+)
+def test_versions_are_compared_as_numbers_if_they_are_some(version: str, other: str, expected: bool) -> None:
+    assert is_before(version, other) is expected
 
 
 def test_admin_sees_how_many_objects_there_are_and_the_first_names() -> None:
