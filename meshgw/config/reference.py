@@ -30,7 +30,13 @@ _TITLES: Final = {
     "telemeters": "Telemetry",
     "announcers": "Announcers",
 }
-_WORDS: Final = {"PathMatcher": "path pattern", "PathPrefix": "path prefix", "IdentityPattern": "pattern"}
+_WORDS: Final = {
+    "PathMatcher": "path pattern",
+    "PathPrefix": "path prefix",
+    "IdentityPattern": "pattern",
+    "NameServer": "host and port",
+    "ApiName": "path",
+}
 _TYPES: Final = {bool: "true or false", int: "whole number", float: "number", str: "text"}
 
 

@@ -25,7 +25,7 @@ from meshgw.core.address import Addr, Bound, Replicas
 from meshgw.core.live import Constant, Failed, Live, Ok, Source, State, constant
 from meshgw.errors import BackendError, BackendRefused
 from meshgw.kinds import Kind, Runtime
-from meshgw.namers.dns import Resolver
+from meshgw.namers.dns import HostState, Resolver
 from meshgw.namers.resolvconf import FixedServers, SystemServers, literal_address, valid_name
 from meshgw.namers.watched import bound_name
 from meshgw.naming.path import Path
@@ -126,11 +126,15 @@ class DnsSrvNamer(MultiService):
             return constant(NEG)
         name = name.removesuffix(".")
         id = self._prefix + path.take(1)
-        return bound_name(self._watches, name, id=id, residual=path.drop(1), resolve=self._resolve)
+        return bound_name(self._watches, name, id=id, residual=path.drop(1), resolve=self._resolve, needs_address=True)
 
     def describe(self) -> dict[str, Any]:
-        """What is watched, for ``/namer_state``."""
-        return {"dnssrv": self._watches.describe()}
+        """What is watched, for ``/namer_state``; with name servers of its own also the hosts that they were asked for."""
+        described: dict[str, Any] = {"dnssrv": self._watches.describe()}
+        for part in self:
+            if isinstance(part, Resolver):
+                described["hosts"] = {host.host: _host(host) for host in part.states()}
+        return described
 
     async def _follow(self, watch: Watch[str, Found]) -> None:
         iterations = self._metrics.scope("lookup_dns", "iteration")
@@ -182,6 +186,11 @@ class _Unknown:
             out.put(state)
 
         return live.observe(notify).close
+
+
+def _host(state: HostState) -> dict[str, object]:
+    age = None if state.age is None else round(state.age, 3)
+    return {"addresses": list(state.addresses), "ageSeconds": age, "error": state.error or None}
 
 
 def _shown(found: Found) -> object:

@@ -15,7 +15,7 @@ import attrs
 from twisted.application.service import MultiService
 
 from meshgw.backends.connecting import Connector
-from meshgw.backends.endpoints import NO_ENDPOINTS, Endpoint, Endpoints, Found, resolved
+from meshgw.backends.endpoints import NO_ENDPOINTS, Endpoint, Endpoints, Found
 from meshgw.backends.http_client import ApiClient
 from meshgw.backends.watching import Pace, Watch, Watches
 from meshgw.config.document import Chosen, between, option
@@ -23,8 +23,9 @@ from meshgw.config.values import Port
 from meshgw.core.address import Bound
 from meshgw.core.live import Live, constant, live_map
 from meshgw.kinds import Kind, Runtime
+from meshgw.namers.watched import bound_found
 from meshgw.naming.path import Path
-from meshgw.naming.tree import NEG, Leaf, NameTree
+from meshgw.naming.tree import NEG, NameTree
 
 BUILT_IN_PORTS: Final[Mapping[str, int]] = {"http": 80, "https": 443}
 LARGEST_ANSWER: Final = 32 << 20
@@ -116,15 +117,9 @@ class RancherNamer(MultiService):
         if port is None:
             return constant(NEG)
         service = (labels[1].lower(), labels[2].lower())
-        all = self._watches.watch(_ALL)
-        addr = resolved(live_map(all, partial(_endpoints, service, port)), self._runtime.resolve, "/".join(labels), self._runtime.reactor)
+        found = live_map(self._watches.watch(_ALL), partial(_endpoints, service, port))
         id = self._prefix + Path.of(labels[0], *service)
-        leaf: Leaf[Path | Bound] = Leaf(Bound(id, addr, path.drop(3)))
-
-        def tree(services: Containers) -> NameTree[Path | Bound]:
-            return leaf if service in services else NEG
-
-        return live_map(all, tree)
+        return bound_found(found, id.show(), self._runtime.reactor, id=id, residual=path.drop(3), resolve=self._runtime.resolve)
 
     def describe(self) -> dict[str, Any]:
         """What is watched, for ``/namer_state``."""

@@ -13,7 +13,7 @@ from fakes.name_server import DnsReactor, Server, answer, srv
 from meshgw.backends.dns_client import NameServerClient
 from meshgw.backends.endpoints import GATHER_SECONDS
 from meshgw.core.address import ADDR_NEG, Addr, Address, Replicas
-from meshgw.core.live import Live, Ok, Source
+from meshgw.core.live import Live, Ok, Pending, Source
 from meshgw.errors import NamerError
 from meshgw.namers.dnssrv import DnsSrvConfig, DnsSrvNamer, NameServer, build_dnssrv
 from meshgw.naming.path import Path
@@ -132,6 +132,18 @@ def test_unknown_hosts_are_left_out_and_counted(on: Setting) -> None:
     on.host("none.test")
     assert on.look().addresses == ["192.0.2.1:80"]
     assert on.count("unknown_srv_hosts_results_total") == 1
+
+
+def test_service_whose_hosts_are_all_unknown_is_neg_so_that_alternatives_are_tried(on: Setting) -> None:
+    on.serve("none.test:80", "nowhere.test:80")
+    looked = on.look()
+    assert isinstance(looked.state, Pending)
+    on.host("none.test")
+    on.host("nowhere.test")
+    assert looked.is_neg
+    assert "no address for none.test, nowhere.test" in looked.error
+    on.host("none.test", "192.0.2.88")
+    assert looked.addresses == ["192.0.2.88:80"]
 
 
 @pytest.mark.parametrize("records", [None, [], [srv("", 0)], [srv("h1.test", 0)]])
@@ -276,5 +288,6 @@ def test_given_name_servers_are_asked_for_the_hosts_too() -> None:
     looked = Looked(namer, "/web.service.consul")
     reactor.pump([0.01] * 5)
     assert looked.addresses == ["192.0.2.77:80"]
+    assert namer.describe()["hosts"]["node.dc1.consul"]["addresses"] == ["192.0.2.77"]
     namer.stopService()
     assert not reactor.getDelayedCalls()

@@ -86,10 +86,10 @@ def bind(running: Running) -> Bind:
     return Bind(running)
 
 
-def meshed(running: Running, port: int) -> Gateway:
+def meshed(running: Running, port: int, dtab: str = "/svc => /#/io.l5d.dnssrv") -> Gateway:
     """A gateway whose names are SRV names of the server at ``port``, asked for twice a second."""
     namer = {"kind": "io.l5d.dnssrv", "experimental": True, "refreshIntervalSeconds": 0.5, "dnsHosts": [f"localhost:{port}"]}
-    return gateway(running, top={"namers": [namer]}, router={"dtab": "/svc => /#/io.l5d.dnssrv"})
+    return gateway(running, top={"namers": [namer]}, router={"dtab": dtab})
 
 
 def answers(gw: Gateway, name: str = WEB, count: int = 8) -> set[str]:
@@ -168,6 +168,19 @@ def test_outage_of_the_name_server_is_no_outage_of_the_service(running: Running,
     assert wait_until(lambda: not state(gw)["state"]["stale"], SECONDS)
     assert "answers again" in gw.process.output()
     bind.serve(("two", two.port))
+    becomes(gw, "two")
+
+
+def test_alternative_is_taken_while_there_is_no_service_or_its_hosts_are_unknown(running: Running, bind: Bind) -> None:
+    one, two = named(running, "one"), named(running, "two")
+    bind.serve(("one", one.port))
+    gw = meshed(running, bind.port, f"/svc => /#/io.l5d.dnssrv/{WEB} | /$/inet/{LOOPBACK}/{two.port}")
+    becomes(gw, "one")
+    bind.serve(("none", one.port))
+    becomes(gw, "two")
+    bind.serve(("one", one.port))
+    becomes(gw, "one")
+    bind.serve()
     becomes(gw, "two")
 
 

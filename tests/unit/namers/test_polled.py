@@ -65,7 +65,7 @@ def test_options_are_read_as_linkerds_examples_have_them() -> None:
     [
         ("{kind: io.l5d.rancher}", "experimental"),
         ("{kind: io.l5d.dnssrv}", "experimental"),
-        ("{kind: io.l5d.marathon, ttlMs: 0}", "namers[0].ttlMs: must be at least 10, not 0"),
+        ("{kind: io.l5d.marathon, ttlMs: 0}", "namers[0].ttlMs: must be at least 1, not 0"),
         ("{kind: io.l5d.marathon, jitterMs: -1}", "namers[0].jitterMs: must be at least 0, not -1"),
         ("{kind: io.l5d.marathon, uriPrefix: 'a b'}", "namers[0].uriPrefix: 'a b' cannot be the beginning of a URL's path"),
         (
