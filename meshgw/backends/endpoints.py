@@ -53,6 +53,14 @@ NO_ENDPOINTS = NoEndpoints()
 Found = Endpoints | NoEndpoints
 
 
+def show_found(found: Found) -> object:
+    """What was found as JSON data, for ``/namer_state``; None if the service does not exist."""
+    if isinstance(found, NoEndpoints):
+        return None
+    addresses = [{"host": one.host, "port": one.port, "weight": one.weight} for one in found.endpoints]
+    return {"addresses": addresses, **({"meta": dict(found.meta)} if found.meta else {})}
+
+
 def resolved(found: Live[Found], resolve: Resolve, waiting_for: str, clock: IReactorTime | None = None) -> Live[Addr]:
     """The live addresses of what was found. ``waiting_for`` tells in messages whose hosts are being resolved.
 

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 import meshgw
+from fakes.http_api import ApiServer, Reply, Request, says
 from meshgw.kinds import GROUPS
+from support.processes import free_port
 from support.servers import ROOT
 
 PROGRAMS = Path(sys.executable).parent
@@ -86,9 +88,17 @@ def documented_files(page: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def plug_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the documentation's plug-in built and installed into `site`, and its gateway.yml."""
-    directory = tmp_path_factory.mktemp("plug-in")
-    for name, text in documented_files(ROOT / "docs" / "plugins.md").items():
+    return installed("plugins.md", tmp_path_factory.mktemp("plug-in"))
+
+
+@pytest.fixture(scope="module")
+def inventory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return installed("writing-a-namer.md", tmp_path_factory.mktemp("inventory"))
+
+
+def installed(page: str, directory: Path) -> Path:
+    """The directory with the plug-in of a page of the documentation built and installed into `site`, and its gateway.yml."""
+    for name, text in documented_files(ROOT / "docs" / page).items():
         (directory / name).write_text(text)
     # Only what is here already, so that no package index is needed.
     here = ("--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-version-check")
@@ -131,3 +141,32 @@ def test_without_the_plug_in_its_kind_is_unknown(plug_in: Path) -> None:
     ran = run(str(PROGRAMS / "meshgw"), "check", "gateway.yml", directory=plug_in)
     assert ran.returncode == 1
     assert "unknown kind 'com.example.shards'" in ran.stdout, ran.stdout
+
+
+def test_the_documented_namer_is_known_and_its_configuration_accepted(inventory: Path) -> None:
+    row = r"^namers +com\.example\.inventory +inventory-namer: Services of the inventory"
+    assert re.search(row, meshgw_with(inventory, "kinds").stdout, re.MULTILINE)
+    ran = meshgw_with(inventory, "check", "gateway.yml")
+    assert (ran.returncode, ran.stdout) == (0, "gateway.yml: ok (1 router, 1 server)\n"), ran.stderr
+
+
+def test_the_documented_namer_finds_addresses_and_tells_why_it_does_not(inventory: Path) -> None:
+    found = {"version": "7", "instances": [{"host": "127.0.0.1", "port": 9007}, {"host": "127.0.0.2", "port": 9008, "weight": 0.5}]}
+
+    def answer(request: Request) -> Reply:
+        return says(found) if request.path == "/services/web" else says("no", 403)
+
+    def explained(name: str, poll_seconds: int) -> str:
+        text = (inventory / "gateway.yml").read_text().replace("8080", str(server.port))
+        (inventory / "here.yml").write_text(text.replace("pollSeconds: 5", f"pollSeconds: {poll_seconds}"))
+        ran = meshgw_with(inventory, "dtab", "--config", "here.yml", f"/svc/{name}")
+        return ran.stdout + ran.stderr
+
+    server = ApiServer(answer, free_port()).start()
+    try:
+        polled, waited, secret = explained("web", 5), explained("web", 0), explained("secret", 0)
+    finally:
+        server.stop()
+    for text in (polled, waited):
+        assert "127.0.0.1:9007\n" in text and "127.0.0.2:9008 weight 0.5" in text, text
+    assert f"the inventory at 127.0.0.1:{server.port}: 403" in secret

@@ -13,8 +13,9 @@ from meshgw.kinds import Registry
 ROOT = Path(__file__).parents[3]
 CONFIGS = ROOT / "tests" / "fixtures" / "configs"
 BLOCK = re.compile(r"^```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-# docs/plugins.md shows a kind that is not installed here; tests/unit/test_packaging.py installs it.
-PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != "plugins.md")]
+# These pages show kinds that are not installed here; tests/unit/test_packaging.py installs them.
+PLUG_INS = ("plugins.md", "writing-a-namer.md")
+PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in PLUG_INS)]
 EXAMPLES = [(f"{page.name}-{number}", text) for page in PAGES for number, text in enumerate(BLOCK.findall(page.read_text()), 1)]
 
 

@@ -5,10 +5,11 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 
-from meshgw.core.timers import Backoff, Wheel, decorrelated_jittered, equal_jittered
+from meshgw.core.timers import Backoff, Wheel, decorrelated_jittered, equal_jittered, sleep
 
 TICK = 0.02
 ROUNDING = 1e-6
@@ -133,3 +134,15 @@ def test_each_decorrelated_wait_is_at_most_three_times_the_one_before(seed: int,
         wait = next(waits)
         assert wait <= last * 3 + ROUNDING
         last = wait
+
+
+def test_a_sleep_fires_after_its_time_and_leaves_nothing_when_it_is_cancelled() -> None:
+    clock, woken = Clock(), list[object]()
+    sleep(clock, 2.0).addCallback(woken.append)
+    cut = sleep(clock, 1.0).addErrback(lambda failure: failure.trap(CancelledError) and woken.append("cut"))
+    cut.cancel()
+    assert len(clock.getDelayedCalls()) == 1
+    clock.advance(1.9)
+    assert woken == ["cut"]
+    clock.advance(0.1)
+    assert woken == ["cut", None]
