@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import attrs
@@ -120,6 +121,11 @@ def _content(path: str | None, data: bytes) -> bytes:
         raise KubeconfigError(f"{path}: {error.strerror or error}") from error
 
 
+def _signature(path: str) -> object:
+    found = os.stat(path)
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
 class ApiServer:
     """The API server as we reach it. ``client`` gives what to ask it with; ``start`` and ``stop`` follow the files of its TLS."""
 
@@ -146,8 +152,11 @@ class ApiServer:
             self._reach = reach_in_cluster(environment, service_account)
         elif config.kubeconfig is None:
             self._reach = reach_by_address(config)
-        where = self._reach.shown if self._reach is not None else f"the server of {config.kubeconfig}"
-        self.name = f"Kubernetes at {where}"
+        else:
+            with suppress(OSError, KubeconfigError):  # it is read again when the server is asked, and told about then
+                self._seen, self._reach = _signature(config.kubeconfig), reach_by_kubeconfig(config.kubeconfig)
+        where = f"at {self._reach.shown}" if self._reach is not None else f"of {config.kubeconfig}"
+        self.name = f"Kubernetes {where}"
         """What messages call it."""
 
     @property
@@ -216,8 +225,7 @@ class ApiServer:
     def _look(self, path: str) -> None:
         """Take over the kubeconfig if it changed; one that turned bad leaves what was good before."""
         try:
-            found = os.stat(path)
-            seen: object = (found.st_mtime_ns, found.st_size, found.st_ino)
+            seen = _signature(path)
             if seen == self._seen:
                 return
             reach = reach_by_kubeconfig(path)

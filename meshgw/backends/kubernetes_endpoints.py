@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
+from twisted.logger import Logger
 
 from meshgw.backends.endpoints import NO_ENDPOINTS, Endpoint, Endpoints, Found
 from meshgw.backends.kubernetes import KubernetesApi
@@ -29,8 +30,12 @@ from meshgw.backends.kubernetes_objects import (
 from meshgw.core.address import NO_META
 from meshgw.core.live import Live, Ok, State, constant, live_flat_map, live_join, live_map
 
+_log = Logger()
+
 SOURCES: Final = ("endpoints", "endpointSlices", "auto")
 SERVICE_LABEL: Final = "kubernetes.io/service-name"
+OVER_CAPACITY: Final = "endpoints.kubernetes.io/over-capacity"
+MOST_REMARKED: Final = 1000
 _HOSTNAME: Final = "kubernetes.io/hostname"  # where discovery.k8s.io/v1beta1 has the node
 
 
@@ -115,6 +120,11 @@ def _is_v6(host: str) -> bool:
 
 
 # --- reading objects
+
+
+def is_truncated(value: JsonObject) -> bool:
+    """Whether Endpoints hold some of a Service's addresses only, as they do of more than 1,000 since Kubernetes 1.22."""
+    return _map(_map(value.get("metadata")).get("annotations")).get(OVER_CAPACITY) == "truncated"
 
 
 def read_endpoints(objects: Objects) -> Backends:
@@ -263,6 +273,7 @@ class ServiceEndpoints:
             "auto": (ENDPOINT_SLICES, ENDPOINT_SLICES_BETA, ENDPOINTS),
         }
         self._choice = self._resources[source]
+        self._remarked: set[str] = set()
 
     def found(self, port: ServicePort) -> Live[Found]:
         """The endpoints of a port; :data:`NO_ENDPOINTS` if there is no such port or Service."""
@@ -295,8 +306,20 @@ class ServiceEndpoints:
 
     def _backends_in(self, resource: Resource, port: ServicePort) -> Live[Backends]:
         if resource is ENDPOINTS:
-            return live_map(self._api.objects(Wanted(ENDPOINTS, port.namespace, port.service, labels=port.label)), read_endpoints)
+            return live_map(self._api.objects(Wanted(ENDPOINTS, port.namespace, port.service, labels=port.label)), self._read)
         labels = ",".join(filter(None, (f"{SERVICE_LABEL}={port.service}", port.label)))
         if len(port.service) > 63:  # no label's value is so long, so there can be no slices of such a Service
             return constant(read_slices(NO_OBJECTS))
         return live_map(self._api.objects(Wanted(resource, port.namespace, labels=labels)), read_slices)
+
+    def _read(self, objects: Objects) -> Backends:
+        for (namespace, name), value in objects.items():
+            shown = f"{namespace}/{name}"
+            if is_truncated(value) and shown not in self._remarked and len(self._remarked) < MOST_REMARKED:
+                self._remarked.add(shown)
+                _log.warn(
+                    "{backend}: Endpoints of {service} leave some of its addresses out, which get no requests; set source: endpointSlices",
+                    backend=self._api.backend,
+                    service=shown,
+                )
+        return read_endpoints(objects)

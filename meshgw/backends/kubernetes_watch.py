@@ -26,7 +26,7 @@ from meshgw.backends.kubernetes_objects import (
     version_of,
 )
 from meshgw.backends.watching import Watch
-from meshgw.errors import BackendError, BackendRefused, BackendSilent, BackendUnreachable
+from meshgw.errors import BackendError, BackendRefused
 
 PAGE: Final = 200
 """Objects that are listed at a time: some hundred kilobytes as a rule."""
@@ -76,11 +76,6 @@ class Reflection:
         except Expired:
             self._expired += 1
             await self._list(watch)  # the next session watches: were this one to go on, a confused server could make it a hot loop
-        except (BackendUnreachable, BackendSilent):
-            raise  # what was seen is still good: go on from there
-        except BackendError:
-            self._version = ""
-            raise
 
     def _tell(self, watch: Watch[Wanted, Objects]) -> None:
         if not self._is_sorted:
@@ -180,6 +175,8 @@ class Reflection:
         except BackendRefused as error:
             if error.code in (404, GONE):
                 raise Expired from error  # a list tells whether the resource is gone as well
+            if error.code == 403:
+                self._version = ""  # who may list only is at least told now and then
             raise self._refine(error, "watch", self._wanted) from error
         self._tell(watch)  # that it goes on from our version means that nothing was missed
         try:
@@ -194,7 +191,11 @@ class Reflection:
             if not line.strip():
                 continue
             self._heard_at = self._server.seconds()
-            kind, is_change = self._take(client, line)
+            try:
+                kind, is_change = self._take(client, line)
+            except BackendError:
+                self._version = ""  # what is known may be wrong as well
+                raise
             if kind == "BOOKMARK":
                 patience = min(patience, HEARTBEAT_SECONDS)
             untold += is_change

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 import pytest
+from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 
 from fakes.kubernetes import endpoint_slice, endpoints, service
 from fakes.kubernetes_agent import Cluster
@@ -186,6 +187,26 @@ def test_a_change_of_the_ports_number_moves_the_addresses(names: Names) -> None:
     assert looked.addresses == ["10.0.0.1:9090"]
     names.server.put("endpoints", endpoints("web", "10.0.0.1", ports={"grpc": 9090}))
     assert looked.is_neg
+
+
+def test_endpoints_that_leave_some_out_are_remarked_on_once(names: Names) -> None:
+    lines: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        if event.get("log_level") is LogLevel.warn:
+            lines.append(str(formatEvent(event)))
+
+    annotations = {"endpoints.kubernetes.io/over-capacity": "truncated"}
+    globalLogPublisher.addObserver(observe)
+    try:
+        names.server.put("endpoints", endpoints("web", "10.0.0.1", annotations=annotations))
+        names.look("/default/http/web")
+        names.server.put("endpoints", endpoints("web", "10.0.0.2", annotations=annotations))
+    finally:
+        globalLogPublisher.removeObserver(observe)
+    (line,) = lines
+    assert "Endpoints of default/web leave some of its addresses out" in line
+    assert "source: endpointSlices" in line
 
 
 # --- numbered ports
