@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 MOST_READS: Final = 64
 """Requests under way at a time: thousands of members that change at once must not fill the queues of client and server."""
-CONNECTION_SECONDS: Final = 4.0
+CONNECTION_SECONDS: Final = 2.0
 """How long a connection is awaited before that is told as a failure: with the reason, within a caller's 10 s of binding."""
 MOST_ABANDONED: Final = 10_000
 """Watches that nobody needs any more. ZooKeeper drops one only when it fires, or all with the connection: then it is made anew."""
