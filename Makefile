@@ -38,7 +38,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python deploy/demo/run.py $(ARGS)
 
 test: $(VENV)/.installed
-	.ci/packages nginx-light haproxy curl dnsmasq-base bind9 bind9-dnsutils wrk openssl sslscan consul
+	.ci/packages nginx-light haproxy curl dnsmasq-base bind9 bind9-dnsutils wrk openssl sslscan consul zookeeper
 	$(BIN)/python -m pytest -n $(TEST_JOBS) $(ARGS)
 
 check: $(VENV)/.installed
