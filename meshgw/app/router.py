@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from heapq import nsmallest
+from math import inf
 from operator import itemgetter
 from typing import Any, Protocol
 
@@ -32,6 +33,8 @@ from meshgw.naming.path import Path
 from meshgw.naming.tree import NameTree
 from meshgw.telemetry.metrics import Metrics
 
+EXPLAINED_SECONDS = 1.0
+"""For how long an explanation that names failing sources is given: to work it out takes up to a millisecond, and each request may need it."""
 VICTIMS_SHARE = 16
 """The part of a full cache that is chosen for eviction at a time."""
 _log = Logger()
@@ -189,9 +192,9 @@ class RouterCaches:
         return route
 
     def explain(self, route: Route) -> Unbound:
-        """Why the route leads nowhere; worked out once for each answer of its binding."""
-        known = route.error
-        if isinstance(known, Unbound):
+        """Why the route leads nowhere; worked out once for each answer of its binding, and again each second while sources fail."""
+        known, now = route.error, self._clock()
+        if isinstance(known, Unbound) and now < route.explained_until:
             return known
         outcome, is_known = "no endpoint", True
         steps: tuple[str, ...] = ()
@@ -211,7 +214,9 @@ class RouterCaches:
             steps=steps,
             failures=failing,
         )
-        if route.phase is Phase.UNBOUND and is_known:
+        if route.phase is Phase.UNBOUND:
+            # a source that fails otherwise, or recovers, may change what is told without changing the answer
+            route.explained_until = inf if is_known and not failing else now + EXPLAINED_SECONDS
             route.error = error
         return error
 

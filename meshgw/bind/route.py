@@ -88,6 +88,7 @@ class Route:
         "choices",
         "dtab",
         "error",
+        "explained_until",
         "in_flight",
         "is_oneshot",
         "name",
@@ -121,6 +122,8 @@ class Route:
         self.choices: Choices[Any] | None = None
         self.tree: NameTree[Bound] | None = None
         self.error: MeshError | None = None
+        self.explained_until = 0.0
+        """For how long ``error`` tells why the route leads nowhere, in seconds of the router's clock."""
         self.stale: Exception | None = None
         """Why a source behind the tree fails at present, so that the tree may be outdated."""
         self.waiting_for = ""

@@ -157,32 +157,42 @@ class Source(Live[T]):
             self._publish(state)
 
     def _publish(self, state: State[T]) -> None:
+        """Tell everybody. What an observer raises is raised here, when the others know too: its defect must not leave them behind."""
         self._state = state
+        defect: Exception | None = None
         for key, notify in list(self._observers.items()):
             if key in self._observers:
-                notify(state)
+                try:
+                    notify(state)
+                except Exception as error:  # noqa: BLE001 - it is passed on below
+                    defect = defect or error
             if self._state is not state:  # an observer made it change again; that call told everybody
-                return
+                break
+        if defect is not None:
+            raise defect
 
     def observe(self, notify: Notify[T]) -> Observation:
         key = self._next
         self._next += 1
         first = not self._observers
         self._observers[key] = _not_yet  # a start that publishes at once must not notify before the state is returned
-        if first and self._start is not None:
-            self._stop = self._start(self)
-        self._observers[key] = notify
-        notify(self._state)
+        try:
+            if first and self._start is not None:
+                self._stop = self._start(self)
+            self._observers[key] = notify
+            notify(self._state)
+        except BaseException:  # nobody holds what could be closed: the next observer is to find it as if this one had never come
+            self._leave(key)
+            raise
+        return Observation(partial(self._leave, key))
 
-        def close() -> None:
-            if self._observers.pop(key, None) is not None and not self._observers:
-                stop, self._stop = self._stop, None
-                if stop is not None:
-                    stop()
-                if self._forget and self._start is not None:
-                    self._state = PENDING
-
-        return Observation(close)
+    def _leave(self, key: int) -> None:
+        if self._observers.pop(key, None) is not None and not self._observers:
+            stop, self._stop = self._stop, None
+            if stop is not None:
+                stop()
+            if self._forget and self._start is not None:
+                self._state = PENDING
 
 
 def live_map(source: Live[T], function: Callable[[T], U]) -> Live[U]:

@@ -240,3 +240,22 @@ def test_a_later_namer_that_knows_the_name_is_asked_past_a_failing_one() -> None
     state = live.state
     assert isinstance(state, Ok) and state.value != NEG and isinstance(state.error, MeshError)
     hold.close()
+
+
+def test_of_several_failing_sources_each_is_told_as_it_is_now() -> None:
+    one, other = Place(), Place()
+    namers = [(PREFIX, one.fake), (Path.of("#", "other"), other.fake)]
+    interpreter = DefaultInterpreter(namers, BuiltinNamer(lambda _h, _p: constant(Replicas(())), {}))
+    with Mesh("dtab: /svc => /#/fake | /#/other", interpreter=interpreter) as mesh:
+        caller = mesh.caller().get(fields=b"Connection: close\r\n")
+        mesh.until(lambda: one.backend.is_followed("web"))
+        one.backend.fails("web", FORBIDDEN)
+        other.backend.fails("web", BackendUnreachable(backend="Other", reason="no route"))
+        caller.expect_end()
+        text = caller.take().decode()
+        assert "Fake at localhost:1: 403 (ACL not found)\n" in text and "  Other: no route\n" in text
+        one.backend.wait(30.0)
+        one.backend.says("web", NO_ENDPOINTS)
+        mesh.clock.advance(1.0)
+        text = text_of(mesh)
+        assert "403" not in text and "  Other: no route\n" in text

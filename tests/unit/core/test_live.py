@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -228,3 +229,47 @@ def test_a_choice_from_a_stale_source_is_stale_from_the_start() -> None:
     outer: Source[int] = Source(initial=Ok(1, BROKEN))
     assert current(live_flat_map(outer, constant)) == Ok(1, BROKEN)
     assert current(live_flat_map(outer, lambda _number: Source[int]())) == PENDING
+
+
+def test_an_observers_defect_leaves_no_other_behind() -> None:
+    source: Source[int] = Source()
+    before, after = Seen(source), list[State[int]]()
+
+    def broken(state: State[int]) -> None:
+        if state == Ok(1):
+            raise BROKEN
+
+    source.observe(broken)
+    source.observe(after.append)
+    with pytest.raises(ValueError, match="broken"):
+        source.set(1)
+    assert before.states[-1] == after[-1] == Ok(1)
+    source.set(2)
+    assert after[-1] == Ok(2)
+
+
+def test_an_observer_that_raises_at_once_observes_nothing() -> None:
+    counted = Counted(1)
+
+    def broken(_state: State[int]) -> None:
+        raise BROKEN
+
+    with pytest.raises(ValueError, match="broken"):
+        counted.source.observe(broken)
+    assert not counted.source.is_observed and (counted.starts, counted.stops) == (1, 1)
+
+
+def test_a_source_that_could_not_start_is_started_by_the_next_observer() -> None:
+    starts: list[int] = []
+
+    def start(_source: Source[int]) -> Callable[[], None]:
+        starts.append(1)
+        if len(starts) == 1:
+            raise BROKEN
+        return lambda: None
+
+    source: Source[int] = Source(start)
+    with pytest.raises(ValueError, match="broken"):
+        Seen(source)
+    Seen(source)
+    assert len(starts) == 2
