@@ -34,7 +34,7 @@ from meshgw.naming.tree import NameTree
 from meshgw.telemetry.metrics import Metrics
 
 EXPLAINED_SECONDS = 1.0
-"""For how long an explanation that names failing sources is given: to work it out takes up to a millisecond, and each request may need it."""
+"""For how long an explanation that names failing sources is given: to work it out takes up to a millisecond, and every request may ask."""
 VICTIMS_SHARE = 16
 """The part of a full cache that is chosen for eviction at a time."""
 _log = Logger()
