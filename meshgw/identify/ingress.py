@@ -49,7 +49,7 @@ class IngressIdentifier(MultiService):
         self._prefix, self._source, self._metrics, self._status = prefix, source, metrics, status
         self._certificates: IngressCertificates | None = None
         self._known: dict[tuple[bytes | None, bytes], Path | str] = {}
-        source.on_change.append(self._known.clear)
+        source.on_rules.append(self._known.clear)
         source.setServiceParent(self)  # type: ignore[no-untyped-call]
         if status is not None:
             status.setServiceParent(self)  # type: ignore[no-untyped-call]

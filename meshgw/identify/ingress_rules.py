@@ -84,7 +84,7 @@ class _HostRules:
     def __init__(self) -> None:
         self._exact: dict[str, tuple[Backend, str]] = {}
         self._prefixes: dict[str, tuple[Backend, str]] = {}
-        self._patterns: dict[str, tuple[Backend, str, PathPattern]] = {}
+        self._patterns: dict[str, tuple[PathPattern, tuple[Backend, str]]] = {}
         self._catch_all: tuple[Backend, str] | None = None
         self._longest = 0
 
@@ -92,7 +92,7 @@ class _HostRules:
         """Take the rule; one that says the same and came before it stays, and is returned."""
         entry = (rule.backend, owner)
         if rule.pattern is not None:
-            former = self._patterns.setdefault(rule.path, (*entry, rule.pattern))[:2]
+            former = self._patterns.setdefault(rule.path, (rule.pattern, entry))[1]
         elif rule.kind is PathKind.EXACT:
             former = self._exact.setdefault(rule.path, entry)
         elif rule.kind is PathKind.PREFIX:
@@ -101,14 +101,14 @@ class _HostRules:
             former = self._prefixes.setdefault(prefix, entry)
         else:
             former = self._catch_all = self._catch_all or entry
-        return former if former != entry else None
+        return former if former is not entry and former != entry else None
 
     def find(self, path: str) -> Backend | None:
         """Where ``path`` leads."""
         found = self._exact.get(path)
         if found is not None:
             return found[0]
-        for backend, _, pattern in self._patterns.values():
+        for pattern, (backend, _) in self._patterns.values():
             if pattern.matches(path):
                 return backend
         found = self._longest_prefix(path) or self._catch_all
@@ -148,30 +148,37 @@ class RuleTable:
         for ingress in self.ingresses:
             problems += ingress.problems
             for rule in ingress.rules:
-                problems += self._add(rule, ingress.label)
+                problem = self._add(rule, ingress.label)
+                if problem is not None:
+                    problems.append(problem)
             if ingress.default is not None and not ignore_defaults:
-                problems += self._add_default(ingress.default, ingress.label)
+                problem = self._add_default(ingress.default, ingress.label)
+                if problem is not None:
+                    problems.append(problem)
         self.problems = (*problems, *further)
 
-    def _add(self, rule: Rule, owner: str) -> list[Problem]:
-        former = self._hosts.setdefault(rule.host, _HostRules()).add(rule, owner)
+    def _add(self, rule: Rule, owner: str) -> Problem | None:
+        rules = self._hosts.get(rule.host)
+        if rules is None:
+            rules = self._hosts[rule.host] = _HostRules()
+        former = rules.add(rule, owner)
         if former is None:
             self.size += 1
-            return []
+            return None
         backend, by = former
         if backend == rule.backend:
-            return []  # said twice
+            return None  # said twice
         what = f"{rule.kind.value} {rule.path!r}" if rule.path else "all paths"
         reason = f"{what} of {rule.host or 'any host'} leads to {backend.show()} already, by {by}, which counts"
-        return [Problem(owner, rule.field, reason)]
+        return Problem(owner, rule.field, reason)
 
-    def _add_default(self, backend: Backend, owner: str) -> list[Problem]:
+    def _add_default(self, backend: Backend, owner: str) -> Problem | None:
         if self.default is None:
             self.default = Default(backend, owner)
         if self.default.backend == backend:
-            return []
+            return None
         reason = f"the default backend is {self.default.backend.show()} already, by {self.default.owner}, which counts"
-        return [Problem(owner, "spec.defaultBackend", reason)]
+        return Problem(owner, "spec.defaultBackend", reason)
 
     def find(self, host: str, path: str) -> Backend | None:
         """Where a request for ``host`` (see :func:`host_of`) and ``path`` leads."""

@@ -2,7 +2,7 @@
 
 Source: linkerd-config spec 5.2 ("watches … all namespaces or one", "waits for the initial list"). Which API version serves ingresses is
 asked; IngressClass objects are only looked at where ingresses refer to them, since that takes a right of its own. It knows no protocol:
-identifiers ask the table. What follows the table (certificates, statuses) registers with :attr:`IngressSource.on_change`.
+identifiers ask the table. What follows the table, or the objects, registers with :class:`IngressSource`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,12 @@ class IngressSource(MultiService):
         """Why there is no table and waiting for one is of little use; or, with a table, why it may be outdated."""
         self.not_yet = NotYet()
         """What requests wait for while there is neither a table nor an error."""
+        self.on_rules: list[Callable[[], None]] = []
+        """Called when there is another table."""
         self.on_change: list[Callable[[], None]] = []
+        """Called when anything of the objects may have changed, after the table did."""
+        self._served: list[Ingress] = []
+        self._further: list[Problem] = []
         self._state: State[tuple[Resource, Objects]] = Pending()
         self._classes: State[Objects] = Pending()
         self._read: dict[Name, tuple[JsonObject, Ingress]] = {}
@@ -142,7 +147,11 @@ class IngressSource(MultiService):
         before, self._read = self._read, {}
         for name, item in objects.items():
             known = before.get(name)
-            self._read[name] = known if known is not None and known[0] is item else (item, read_ingress(*name, item))
+            if known is None or known[0] is not item:
+                fresh = read_ingress(*name, item)
+                # most changes are of the status, which says nothing about rules
+                known = (item, known[1] if known is not None and known[1] == fresh else fresh)
+            self._read[name] = known
         return [ingress for _, ingress in self._read.values()]
 
     # --- classes
@@ -180,17 +189,17 @@ class IngressSource(MultiService):
         known = classes or {}
         claims = [(ingress, self.ownership.claim(ingress, known)) for ingress in found]
         unclear = [self._class_problem(ingress, known) for ingress in found] if classes is not None else []
-        self.table = RuleTable(
-            (ingress for ingress, claim in claims if claim is not Claim.OTHERS),
-            ignore_defaults=self._ignore_defaults,
-            further=[problem for problem in unclear if problem is not None],
-        )
+        served = [ingress for ingress, claim in claims if claim is not Claim.OTHERS]
+        further = [problem for problem in unclear if problem is not None]
         self.owned = tuple(Owned(ingress, objects[ingress.namespace, ingress.name]) for ingress, claim in claims if claim is Claim.OURS)
         self.resource = resource
-        self._updates.incr()
-        self._tell_problems(self.table.problems)
-        for changed in self.on_change:
-            changed()
+        if self.table is None or served != self._served or further != self._further:  # identity decides for most of them
+            self._served, self._further = served, further
+            self.table = RuleTable(served, ignore_defaults=self._ignore_defaults, further=further)
+            self._updates.incr()
+            self._tell_problems(self.table.problems)
+            _call(self.on_rules)
+        _call(self.on_change)
         self.not_yet.resume()
 
     def _tell_problems(self, problems: Sequence[Problem]) -> None:
@@ -224,3 +233,8 @@ class IngressSource(MultiService):
                 "problems": [str(problem) for problem in table.problems[:MOST_SHOWN]],
             }
         return found
+
+
+def _call(functions: Sequence[Callable[[], None]]) -> None:
+    for function in functions:
+        function()

@@ -117,13 +117,13 @@ class IngressCertificates(Service):
     def startService(self) -> None:
         """Begin to follow the secrets of the ingresses."""
         super().startService()  # type: ignore[no-untyped-call]
-        self._source.on_change.append(self._follow)
+        self._source.on_rules.append(self._follow)
         self._follow()
 
     def stopService(self) -> None:
         """End that; the stores keep what they have."""
         super().stopService()  # type: ignore[no-untyped-call]
-        self._source.on_change.remove(self._follow)
+        self._source.on_rules.remove(self._follow)
         for secret in self._secrets.values():
             if secret.observation is not None:
                 secret.observation.close()
