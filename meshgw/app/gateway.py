@@ -109,8 +109,14 @@ class TransformedNamer:
 
     def __init__(self, namer: Namer, transformers: Sequence[Transformer]) -> None:
         self._namer, self._transformers = namer, transformers
-        if hasattr(namer, "describe"):
-            self.describe = namer.describe
+        if any(hasattr(item, "describe") for item in (namer, *transformers)):
+            self.describe = self._describe
+
+    def _describe(self) -> dict[str, Any]:
+        """The namer's state, and that of those transformers that have one."""
+        found: dict[str, Any] = dict(self._namer.describe()) if hasattr(self._namer, "describe") else {}
+        states = {getattr(item, "name", type(item).__name__): item.describe() for item in self._transformers if hasattr(item, "describe")}
+        return found | ({"transformers": states} if states else {})
 
     def lookup(self, path: Path) -> Live[NameTree[Path | Bound]]:
         """See :class:`meshgw.kinds.Namer`."""

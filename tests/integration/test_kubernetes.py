@@ -177,7 +177,7 @@ def test_a_pod_that_is_removed_gets_no_request_a_second_later(running: Running, 
 def test_an_outage_of_the_api_server_is_survived_and_told(running: Running, kubernetes: FakeKubernetes) -> None:
     one, two = named(running, "one"), named(running, "two")
     kubernetes.put("endpoints", pods("web", one))
-    gw = started(running, by_proxy(kubernetes))
+    gw = started(running, by_proxy(kubernetes), bindingTimeoutMs=1000)
     assert answers(gw) == {"one"}
     kubernetes.stop()
     assert wait_until(lambda: metric(gw, "service/stale") == 1, SECONDS)
@@ -306,6 +306,8 @@ def test_a_transformer_of_one_namer_leaves_the_names_of_another_alone(running: R
     assert answers(gw, "partner") == {"elsewhere"}
     clients = gw.admin("/client_state.json").text
     assert "/%/io.l5d.k8s.daemonset/default/incoming/l5d/#/io.l5d.k8s/default/http/web" in clients
+    state = json.loads(gw.admin("/namer_state/io.l5d.k8s.json").body)
+    assert "endpoints default/l5d" in state["transformers"]["io.l5d.k8s.daemonset"]["watches"]
     metrics = gw.metrics()
     assert metrics["namer/#/io.l5d.k8s/transformer/io.l5d.k8s.daemonset/service/opens"] == 1
     done = meshgw_dtab(running.directory, "/svc/web")
