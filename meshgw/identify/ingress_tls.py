@@ -28,6 +28,7 @@ from meshgw.telemetry.metrics import Metrics
 
 SOURCE: Final = "ingress"
 """The name of the certificates' source in a store."""
+AWAITED: Final = "awaited: "
 _CERTIFICATE, _KEY = "tls.crt", "tls.key"
 _log = Logger()
 
@@ -46,7 +47,7 @@ class _Secret:
     def take(self, state: State[Objects]) -> None:
         """What the API tells of it."""
         if isinstance(state, Pending):
-            self.problem = "" if self.pair is not None else f"awaited: {state.waiting_for}"
+            self.problem = "" if self.pair is not None else f"{AWAITED}{state.waiting_for}"
         elif isinstance(state, Failed):
             self.problem = str(state.error)
         else:
@@ -192,8 +193,9 @@ class IngressCertificates(Service):
             yield Problem(ingress.label, entry.field, f"the certificate of {pair.origin} is not valid before {begins} UTC")
 
     def _put(self, pairs: tuple[KeyPair, ...], problems: tuple[Problem, ...]) -> None:
-        fresh = [problem for problem in problems if problem not in set(self._problems)]
-        for problem in [problem for problem in fresh if "awaited: " not in problem.reason][:MOST_LOGGED]:
+        known = set(self._problems)
+        fresh = [problem for problem in problems if problem not in known and not problem.reason.startswith(AWAITED)]
+        for problem in fresh[:MOST_LOGGED]:
             _log.warn("ingress {problem}", problem=str(problem))
         if pairs == self._pairs and problems == self._problems:
             return

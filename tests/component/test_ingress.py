@@ -10,6 +10,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 
 from fakes.ingresses import backend, ingress, ingress_class, rule
 from fakes.kubernetes_agent import Cluster
+from meshgw.app.identify_site import Head, identified
 from meshgw.core.exchange import Exchange
 from meshgw.errors import RulesUnknown
 from meshgw.identify.ingress import NO_RULE, IngressIdentifier
@@ -273,6 +274,30 @@ def test_an_api_that_cannot_be_reached_keeps_requests_waiting_and_says_why(bench
     one.cluster.agent.is_down = False
     one.cluster.pass_time(10.0)
     assert one.name() == "/svc/shop/80/web"
+
+
+def test_the_debug_listener_says_that_rules_are_not_known_yet(bench: Make) -> None:
+    one = bench()
+    one.server.delay = 1.0
+    one.start()
+    head = Head("GET", "/", "HTTP/1.1", (("Host", "a.com"),), ("127.0.0.1", 1))
+    assert identified({"http": one.identifier}, head)["http"]["error"].startswith("not known yet: Kubernetes at localhost:8001")
+    one.server.delay = 0.0
+    one.put("web", rule("a.com", ("/", "web")))
+    one.cluster.pass_time(3.0)
+    assert identified({"http": one.identifier}, head) == {"http": {"path": "/svc/shop/80/web"}}
+
+
+def test_changes_of_statuses_leave_the_table_as_it_is(bench: Make) -> None:
+    one = bench()
+    one.put("web", rule("a.com", ("/", "web")))
+    one.start()
+    table = one.source.table
+    one.put("web", rule("a.com", ("/", "web")), status=[{"ip": "192.0.2.1"}])
+    one.put("theirs", rule("b.com", ("/", "web")), annotated="nginx")
+    assert one.source.table is table
+    one.put("web", rule("a.com", ("/", "other")), status=[{"ip": "192.0.2.1"}])
+    assert one.name() == "/svc/shop/80/other"
 
 
 def test_the_last_good_rules_stay_through_an_outage_and_are_told_to_be_stale(bench: Make) -> None:
