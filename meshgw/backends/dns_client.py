@@ -6,11 +6,11 @@ keeps a server from answering is a :class:`BackendError` that names it. The mean
 
 from __future__ import annotations
 
-import struct
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from secrets import randbits
+from socket import AF_INET, AF_INET6, inet_ntop
 from typing import Any, Final
 
 import attrs
@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 
 from meshgw.backends.connecting import Resolve, addresses_of
 from meshgw.errors import BackendError, BackendMalformed, BackendRefused, BackendSilent, BackendUnreachable, MeshError
+from meshgw.wire import dns as wire
 
 PAYLOAD: Final = 2048
 """Bytes of a datagram that servers may send (linkerd-config spec 3.9)."""
@@ -38,31 +39,24 @@ QUESTION_SECONDS: Final = 8.5
 """For all of it: under the 9 s of a lookup and the 10 s of a binding, so that their errors can name the cause."""
 MOST_AT_ONCE: Final = 64
 """Questions of one record type under way; each has a socket, and a service of a thousand hosts must not take all of them."""
-MOST_POINTERS: Final = 20_000
-"""Compressed names followed in one answer: 64 KiB hold some thousand records, each of which has one."""
 
 _MESSAGE_BYTES: Final = 65535
-_HEADER: Final = struct.Struct("!6H")
-_OPT: Final = 41
-_NO_EDNS: Final = (dns.EFORMAT, dns.ENOTIMP)  # what servers say that know no EDNS (RFC 6891 section 7)
+_NO_EDNS: Final = (wire.FORMAT_ERROR, wire.NOT_IMPLEMENTED)  # what servers say that know no EDNS (RFC 6891 section 7)
 _MEANINGS: Final = {
-    dns.EFORMAT: "it does not understand the question (FORMERR)",
-    dns.ESERVER: "it reports a failure (SERVFAIL)",
-    dns.ENOTIMP: "it does not know such questions (NOTIMP)",
-    dns.EREFUSED: "it refuses the question (REFUSED)",
+    wire.FORMAT_ERROR: "it does not understand the question (FORMERR)",
+    wire.SERVER_FAILURE: "it reports a failure (SERVFAIL)",
+    wire.NOT_IMPLEMENTED: "it does not know such questions (NOTIMP)",
+    wire.REFUSED: "it refuses the question (REFUSED)",
 }
 
 Server = tuple[str, int]
 Answer = tuple[list[dns.RRHeader], list[dns.RRHeader], list[dns.RRHeader]]
-
-
-class _Message(dns.Message):
-    maxCompressionPointers = MOST_POINTERS
+"""What ``twisted.names`` gives, and ``namers.dns`` takes: answers, authority, additional."""
 
 
 @attrs.frozen
 class Question:
-    """One name and record type, with the number that its answer must bear."""
+    """One name and kind of record, with the number that its answer must bear."""
 
     name: str
     kind: int
@@ -70,30 +64,13 @@ class Question:
 
     def encode(self, *, edns: bool) -> bytes:
         """The message to send."""
-        message = dns.Message(id=self.id, recDes=1)
-        message.addQuery(self.name.encode("ascii"), self.kind)
-        if edns:
-            message.additional.append(dns.RRHeader(b"", _OPT, PAYLOAD, 0, dns.UnknownRecord(b"")))  # type: ignore[no-untyped-call]
-        return message.toStr()
+        return wire.encode_question(self.id, self.name, self.kind, payload=PAYLOAD if edns else None)
 
-    def decode(self, data: bytes) -> dns.Message | None:
+    def decode(self, data: bytes) -> wire.Answer | None:
         """The answer in ``data``; None if it is not to this question. Raises ValueError if it is no whole message."""
-        if len(data) < _HEADER.size:
-            raise ValueError("too short")
-        id, _flags, _questions, answers, *_others = _HEADER.unpack_from(data)
-        if id != self.id:
-            return None
-        message = _Message()
-        try:
-            message.fromStr(data)
-        except Exception as error:  # the decoder of twisted.names lets escape whatever the bytes provoke
-            raise ValueError(type(error).__name__) from error
-        asked = [(query.name.name.lower(), query.type) for query in message.queries]
-        if not message.answer or asked not in ([(self.name.encode().lower(), self.kind)], []):
-            return None
-        if len(message.answers) != answers and not message.trunc:  # the decoder takes a message that was cut for a shorter one
-            raise ValueError("cut short")
-        return message
+        answer = wire.read_answer(data)
+        is_ours = answer.id == self.id and answer.is_answer and answer.asked in ((self.name.lower().removesuffix("."), self.kind), None)
+        return answer if is_ours else None
 
 
 class _Datagram(DatagramProtocol):
@@ -103,7 +80,7 @@ class _Datagram(DatagramProtocol):
 
     def __init__(self, server: Server, question: Question, data: bytes) -> None:
         self._server, self._question, self._data = server, question, data
-        self.answer: Deferred[dns.Message] = Deferred()
+        self.answer: Deferred[wire.Answer] = Deferred()
 
     def startProtocol(self) -> None:
         transport: Any = self.transport
@@ -115,12 +92,13 @@ class _Datagram(DatagramProtocol):
 
     def datagramReceived(self, data: bytes, _addr: object) -> None:
         try:
-            message = self._question.decode(data)
+            answer = self._question.decode(data)
         except ValueError as error:
-            self._end(error)
+            if data[:2] == self._question.id.to_bytes(2, "big"):  # else it is none of ours, as anybody's datagram may be
+                self._end(error)
             return
-        if message is not None and not self.answer.called:
-            self.answer.callback(message)
+        if answer is not None and not self.answer.called:
+            self.answer.callback(answer)
 
     def connectionRefused(self) -> None:
         self._end(BackendUnreachable(backend=_shown(self._server), reason="connection refused"))
@@ -138,7 +116,7 @@ class _Stream(Int16StringReceiver):
 
     def __init__(self, question: Question, data: bytes) -> None:
         self._question, self._data = question, data
-        self.answer: Deferred[dns.Message] = Deferred()
+        self.answer: Deferred[wire.Answer] = Deferred()
 
     def connectionMade(self) -> None:
         self.sendString(self._data)  # type: ignore[no-untyped-call]
@@ -147,12 +125,12 @@ class _Stream(Int16StringReceiver):
         if self.answer.called:
             return
         try:
-            message = self._question.decode(data)
+            answer = self._question.decode(data)
         except ValueError as error:
             self.answer.errback(error)
         else:
-            if message is not None:
-                self.answer.callback(message)
+            if answer is not None:
+                self.answer.callback(answer)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if not self.answer.called:
@@ -177,15 +155,21 @@ class NameServerClient:
         return Deferred.fromCoroutine(self._records(name, dns.AAAA))
 
     async def _records(self, name: str, kind: int) -> Answer:
-        message = await self.ask(name, kind)
-        if message.rCode == dns.ENAME:
+        answer = await self.ask(name, kind)
+        answers, authority = _headers(name, answer.answers), _headers(name, answer.authority)
+        if answer.code == wire.NO_SUCH_NAME:
+            message = dns.Message(rCode=dns.ENAME)
+            message.authority = authority
             raise DNSNameError(message)
-        return message.answers, message.authority, message.additional
+        return answers, authority, []
 
     # --- asking
 
-    async def ask(self, name: str, kind: int) -> dns.Message:
-        """An answer that says what records there are, or (``rCode`` ENAME) that there is no such name. Raises :class:`BackendError`."""
+    async def ask(self, name: str, kind: int) -> wire.Answer:
+        """An answer that says what records there are, or (``code`` NO_SUCH_NAME) that there is no such name.
+
+        Raises :class:`BackendError`.
+        """
         turn = self._turns[kind]  # so that a service's records need not wait for the addresses of a thousand hosts
         await turn.acquire()
         try:
@@ -196,8 +180,8 @@ class NameServerClient:
         finally:
             turn.release()
 
-    async def _ask_all(self, name: str, kind: int) -> dns.Message:
-        problem: BackendError = BackendUnreachable(backend="DNS", reason="no name server is known")
+    async def _ask_all(self, name: str, kind: int) -> wire.Answer:
+        problem: BackendError | None = None
         for seconds in ROUND_SECONDS:
             is_silent = False
             for host in self._hosts():
@@ -208,16 +192,16 @@ class NameServerClient:
                     is_silent = is_silent or isinstance(error, BackendSilent)
             if not is_silent:
                 break  # what was answered would be answered again; datagrams can be lost
-        raise problem
+        raise problem or BackendUnreachable(backend="DNS", reason="no name server is known")
 
-    async def _ask_host(self, host: Server, question: Question, seconds: float) -> dns.Message:
-        problem: BackendError = BackendUnreachable(backend=_shown(host), reason="it has no address")
+    async def _ask_host(self, host: Server, question: Question, seconds: float) -> wire.Answer:
+        problem: BackendError | None = None
         for server in await self._addresses(host):
             try:
                 return await self._ask_server(server, question, seconds)
             except BackendError as error:
                 problem = error
-        raise problem
+        raise problem or BackendUnreachable(backend=_shown(host), reason="it has no address")
 
     async def _addresses(self, host: Server) -> Sequence[Server]:
         if isIPAddress(host[0]) or isIPv6Address(host[0]):
@@ -230,19 +214,19 @@ class NameServerClient:
             raise BackendUnreachable(backend=_shown(host), reason=str(error) or "its address is not known yet") from error
         return [(address.host, address.port) for address in found]
 
-    async def _ask_server(self, server: Server, question: Question, seconds: float) -> dns.Message:
-        message = await self._by_datagram(server, question, seconds, edns=True)
-        with_edns = message.rCode not in _NO_EDNS
+    async def _ask_server(self, server: Server, question: Question, seconds: float) -> wire.Answer:
+        answer = await self._by_datagram(server, question, seconds, edns=True)
+        with_edns = answer.code not in _NO_EDNS
         if not with_edns:
-            message = await self._by_datagram(server, question, seconds, edns=False)
-        if message.trunc:
-            message = await self._by_connection(server, question, edns=with_edns)
-        if message.rCode not in (dns.OK, dns.ENAME):
-            reason = _MEANINGS.get(message.rCode, f"it answers with error {message.rCode}")
-            raise BackendRefused(backend=_shown(server), reason=reason, asked=question.name, code=message.rCode)
-        return message
+            answer = await self._by_datagram(server, question, seconds, edns=False)
+        if answer.is_truncated:
+            answer = await self._by_connection(server, question, edns=with_edns)
+        reason = _objection(answer)
+        if reason is not None:
+            raise BackendRefused(backend=_shown(server), reason=reason, asked=question.name, code=answer.code)
+        return answer
 
-    async def _by_datagram(self, server: Server, question: Question, seconds: float, *, edns: bool) -> dns.Message:
+    async def _by_datagram(self, server: Server, question: Question, seconds: float, *, edns: bool) -> wire.Answer:
         protocol = _Datagram(server, question, question.encode(edns=edns))
         try:
             port = self._reactor.listenUDP(0, protocol, interface="::" if ":" in server[0] else "", maxPacketSize=_MESSAGE_BYTES)
@@ -255,7 +239,7 @@ class NameServerClient:
         finally:
             port.stopListening()
 
-    async def _by_connection(self, server: Server, question: Question, *, edns: bool) -> dns.Message:
+    async def _by_connection(self, server: Server, question: Question, *, edns: bool) -> wire.Answer:
         kind = TCP6ClientEndpoint if ":" in server[0] else TCP4ClientEndpoint
         endpoint = kind(self._reactor, *server, timeout=CONNECTION_SECONDS)
         factory = Factory.forProtocol(partial(_Stream, question, question.encode(edns=edns)))
@@ -263,13 +247,45 @@ class NameServerClient:
         stream: Any = None
         try:
             stream = await endpoint.connect(factory)
-            answer: Deferred[dns.Message] = stream.answer
+            answer: Deferred[wire.Answer] = stream.answer
             return await answer.addTimeout(CONNECTION_SECONDS, self._reactor)
         except (defer.TimeoutError, net.ConnectError, net.ConnectionClosed, ValueError) as error:
             raise _problem(server, question, error, CONNECTION_SECONDS) from error
         finally:
             if stream is not None:
                 stream.transport.abortConnection()
+
+
+def _objection(answer: wire.Answer) -> str | None:
+    """Why an answer does not tell whether there are such records, if it does not."""
+    if answer.code not in (wire.NO_ERROR, wire.NO_SUCH_NAME):
+        return _MEANINGS.get(answer.code, f"it answers with error {answer.code}")
+    if answer.is_truncated:
+        return "its answer is truncated even over a connection"
+    if not (answer.answers or answer.is_authority or answer.can_recurse):
+        return "it knows nothing of the name, and does not ask others"
+    return None
+
+
+def _headers(name: str, records: Sequence[wire.Record]) -> list[dns.RRHeader]:
+    """Records as ``twisted.names`` has them."""
+    made: Any = dns  # which has no types
+    headers = []
+    for record in records:
+        data, ttl = record.data, record.ttl
+        payload: Any = None
+        match record.kind, data:
+            case wire.A, bytes():
+                payload = made.Record_A(inet_ntop(AF_INET, data), ttl)
+            case wire.AAAA, bytes():
+                payload = made.Record_AAAA(inet_ntop(AF_INET6, data), ttl)
+            case wire.CNAME, _:
+                payload = made.Record_CNAME(b"", ttl)
+            case wire.SOA, int():
+                payload = made.Record_SOA(minimum=data, ttl=ttl)
+        if payload is not None:
+            headers.append(dns.RRHeader(name, record.kind, dns.IN, ttl, payload))
+    return headers
 
 
 def _problem(server: Server, question: Question, error: Exception, seconds: float) -> BackendError:

@@ -11,11 +11,10 @@ import os
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import attrs
 from twisted.application.service import MultiService
-from twisted.names import dns
 
 from meshgw.backends.dns_client import NameServerClient, Server
 from meshgw.backends.endpoints import NO_ENDPOINTS, Endpoint, Endpoints, Found, NoEndpoints, Resolve
@@ -30,6 +29,7 @@ from meshgw.namers.resolvconf import FixedServers, SystemServers, literal_addres
 from meshgw.namers.watched import bound_name
 from meshgw.naming.path import Path
 from meshgw.naming.tree import NEG, NameTree
+from meshgw.wire import dns as wire
 
 _WITH_PORT: Final = re.compile(r"(?:\[(?P<bracketed>[^\]]*)\]|(?P<host>[^:\[\]]*))(?::(?P<port>\d{1,5}))?")
 
@@ -39,7 +39,7 @@ class NameServer:
     """A name server as ``dnsHosts`` has it: ``host``, ``host:port`` or ``[IPv6 address]:port``."""
 
     host: str
-    port: int = dns.PORT
+    port: int = 53
 
     @classmethod
     def read(cls, text: str) -> NameServer:
@@ -48,7 +48,7 @@ class NameServer:
         if literal is not None:  # an IPv6 address needs no brackets if no port follows
             return cls(literal)
         match = _WITH_PORT.fullmatch(text)
-        host, port = (match["bracketed"] or match["host"], int(match["port"] or dns.PORT)) if match is not None else ("", 0)
+        host, port = (match["bracketed"] or match["host"], int(match["port"] or 53)) if match is not None else ("", 0)
         known = literal_address(host) or valid_name(host or "")
         if known is None or not 1 <= port <= 65535:
             raise ValueError(f"expected the host or host:port of a name server, found {text!r}")
@@ -79,15 +79,14 @@ class DnsSrvConfig:
     )
 
 
-def found_in(message: dns.Message) -> Found:
+def found_in(answer: wire.Answer) -> Found:
     """The endpoints that an answer tells. Sorted, as servers rotate records, which must not look like a change."""
     endpoints = set()
-    for record in message.answers:
-        if record.type == dns.SRV:
-            srv = cast("dns.Record_SRV", record.payload)
-            host = valid_name(srv.target.name.decode("latin-1"))  # the root, "not available here" (RFC 2782), is no valid name
-            if host is not None and srv.port:
-                endpoints.add((host.removesuffix("."), srv.port))
+    for record in answer.answers:
+        if isinstance(record.data, wire.Srv) and record.data.port:
+            host = valid_name(record.data.target)  # the root, "not available here" (RFC 2782), is no valid name
+            if host is not None:
+                endpoints.add((host, record.data.port))
     return Endpoints(tuple(Endpoint(*one) for one in sorted(endpoints))) if endpoints else NO_ENDPOINTS
 
 
@@ -150,7 +149,7 @@ class DnsSrvNamer(MultiService):
     async def _ask(self, watch: Watch[str, Found]) -> Found:
         began = self._runtime.reactor.seconds()
         try:
-            message = await self._client.ask(watch.key, dns.SRV)
+            answer = await self._client.ask(watch.key, wire.SRV)
         except BackendError as error:
             self._failures.incr()
             if isinstance(error, BackendRefused):
@@ -158,13 +157,13 @@ class DnsSrvNamer(MultiService):
             raise
         finally:
             self._duration.add(1000 * (self._runtime.reactor.seconds() - began))
-        found = found_in(message)
+        found = found_in(answer)
         self._successes.incr()
         if isinstance(found, NoEndpoints):
             self._empty.incr()
-            watch.facts["answer"] = "no such name" if message.rCode == dns.ENAME else "no SRV record with a host and port"
+            watch.facts["answer"] = "no such name" if answer.code == wire.NO_SUCH_NAME else "no SRV record with a host and port"
         else:
-            watch.facts["answer"] = f"{len(message.answers)} records"
+            watch.facts["answer"] = f"{len(answer.answers)} records"
         return found
 
 

@@ -15,6 +15,7 @@ from meshgw.backends.dns_client import MOST_AT_ONCE, QUESTION_SECONDS, NameServe
 from meshgw.core.address import ADDR_NEG, Address, Replicas
 from meshgw.core.live import constant
 from meshgw.errors import BackendMalformed, BackendRefused, BackendSilent, BackendUnreachable
+from meshgw.wire import dns as wire
 
 NAME = "_http._tcp.web.test"
 ONE, TWO = ("192.0.2.1", 53), ("192.0.2.2", 5353)
@@ -60,14 +61,14 @@ class Setting:
 def test_answer_of_the_first_server_is_given() -> None:
     on = Setting(one=known, two=known)
     message = on.ask()
-    assert [record.payload.port for record in message.answers] == [80]
+    assert [record.data.port for record in message.answers] == [80]
     assert on.asked == [(ONE, "udp")]
     assert not on.reactor.open_ports
     assert not on.reactor.getDelayedCalls()
 
 
 def test_name_that_does_not_exist_is_an_answer() -> None:
-    assert Setting(one=coded(dns.ENAME), two=known).ask().rCode == dns.ENAME
+    assert Setting(one=coded(dns.ENAME), two=known).ask().code == wire.NO_SUCH_NAME
 
 
 @pytest.mark.parametrize("code", [dns.ESERVER, dns.EREFUSED, 9])
@@ -142,6 +143,19 @@ def test_truncated_answer_alone_is_no_answer(end: bytes | None, seconds: float) 
     assert not any(transport.is_open for transport in on.reactor.connections)
 
 
+def test_answer_that_is_truncated_even_over_a_connection_is_none() -> None:
+    error = Setting(one=lambda question, _kind: answer(question, srv("a.test", 80), truncated=True)).ask()
+    assert "truncated even over a connection" in str(error)
+
+
+def test_server_that_only_points_elsewhere_is_not_believed() -> None:
+    def lame(question: dns.Message, _kind: str) -> bytes:
+        return dns.Message(id=question.id, answer=1, recDes=1).toStr()
+
+    assert "does not ask others" in str(Setting(one=lame).ask())
+    assert Setting(one=lame, two=known).ask().answers
+
+
 @pytest.mark.parametrize("code", [dns.EFORMAT, dns.ENOTIMP])
 def test_server_without_edns_is_asked_without(code: int) -> None:
     def old(question: dns.Message, _kind: str) -> bytes:
@@ -167,9 +181,11 @@ def test_forged_answers_are_passed_over() -> None:
     forged = dns.Message(id=question.id ^ 0x55)
     forged.queries = question.queries
     on.reactor.ports[0].receive(answer(forged, srv("evil.test", 80)))
+    on.reactor.ports[0].receive(answer(forged, srv("evil.test", 80))[:20])
+    on.reactor.ports[0].receive(b"x")
     on.reactor.ports[0].receive(answer(question, srv("good.test", 80)))
     message = on.wait(asked)
-    assert [record.payload.target.name for record in message.answers] == [b"good.test"]
+    assert [record.data.target for record in message.answers] == ["good.test"]
 
 
 def test_servers_given_by_name_are_resolved() -> None:
@@ -196,7 +212,7 @@ def test_questions_under_way_are_bounded_and_none_is_lost() -> None:
     asked = [Deferred.fromCoroutine(on.client.ask(f"n{number}.test", dns.SRV)) for number in range(500)]
     on.reactor.pump([0.01] * 100)
     assert on.reactor.most_open == MOST_AT_ONCE
-    assert all(isinstance(one.result, dns.Message) for one in asked)
+    assert all(isinstance(one.result, wire.Answer) for one in asked)
 
 
 def test_cancelled_questions_leave_nothing_behind() -> None:

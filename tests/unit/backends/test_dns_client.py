@@ -1,85 +1,44 @@
-"""Questions to name servers as bytes, and what is taken for their answers."""
+"""What is taken for the answer to a question to a name server."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from twisted.names import dns
 
 from fakes.name_server import answer, question_in, srv
 from meshgw.backends.dns_client import PAYLOAD, Question
+from meshgw.wire.dns import SRV, A, Srv
 
 NAME = "_http._tcp.web.test"
 
 
-def asked(name: str = NAME) -> Question:
-    return Question(name, dns.SRV)
-
-
-def test_question_offers_larger_datagrams_where_servers_know_them() -> None:
-    message = question_in(asked().encode(edns=True))
-    (option,) = message.additional
-    assert (option.type, option.cls, option.name.name) == (41, PAYLOAD, b"")
-    assert not question_in(asked().encode(edns=False)).additional
-    assert (message.recDes, message.queries[0].name.name, message.queries[0].type) == (1, NAME.encode(), dns.SRV)
-
-
 def test_questions_have_different_numbers() -> None:
-    assert len({asked().id for _ in range(100)}) > 90
+    assert len({Question(NAME, SRV).id for _ in range(100)}) > 90
 
 
-def test_answer_is_read_whatever_the_case_of_its_name() -> None:
-    question = asked()
+def test_question_offers_larger_datagrams_if_it_should() -> None:
+    question = Question(NAME, SRV)
+    assert question_in(question.encode(edns=True)).additional[0].cls == PAYLOAD
+    assert not question_in(question.encode(edns=False)).additional
+
+
+def test_answer_is_ours_whatever_the_case_of_its_name() -> None:
+    question = Question(NAME, SRV)
     said = question_in(question.encode(edns=True))
     said.queries[0].name.name = NAME.upper().encode()
-    message = question.decode(answer(said, srv("a.test", 80)))
-    assert message is not None
-    assert [record.type for record in message.answers] == [dns.SRV]
-
-
-def test_thousand_records_are_read() -> None:
-    question = asked()
-    records = [srv(f"n{number}.test", 80) for number in range(1300)]
-    message = question.decode(answer(question_in(question.encode(edns=True)), *records))
-    assert message is not None
-    assert len(message.answers) == 1300
+    found = question.decode(answer(said, srv("a.test", 80)))
+    assert found is not None
+    assert [record.data for record in found.answers] == [Srv(0, 0, 80, "a.test")]
 
 
 @pytest.mark.parametrize("change", ["id", "name", "kind", "no answer"])
 def test_what_answers_another_question_is_no_answer(change: str) -> None:
-    question = asked()
+    question = Question(NAME, SRV)
     other = question_in(question.encode(edns=True))
     if change == "id":
         other.id = question.id ^ 1
     elif change == "name":
         other.queries[0].name.name = b"evil.test"
     elif change == "kind":
-        other.queries[0].type = dns.A
+        other.queries[0].type = A
     data = question.encode(edns=True) if change == "no answer" else answer(other, srv("evil.test", 80))
     assert question.decode(data) is None
-
-
-def test_cut_answer_is_refused_wherever_it_is_cut() -> None:
-    question = asked()
-    whole = answer(question_in(question.encode(edns=True)), srv("a.test", 80), srv("b.test", 80))
-    for length in range(len(whole)):
-        with pytest.raises(ValueError):
-            question.decode(whole[:length])
-
-
-def test_name_that_points_to_itself_is_refused() -> None:
-    question = asked()
-    head = question.id.to_bytes(2, "big") + b"\x81\x80\x00\x01\x00\x00\x00\x00\x00\x00"
-    with pytest.raises(ValueError):
-        question.decode(head + b"\xc0\x0c\x00\x21\x00\x01")
-
-
-@given(st.binary(max_size=200))
-def test_no_bytes_raise_anything_else(data: bytes) -> None:
-    question = asked()
-    for message in (data, question.id.to_bytes(2, "big") + data):
-        try:
-            question.decode(message)
-        except ValueError:
-            pass
