@@ -17,7 +17,7 @@ import attrs
 from twisted.application.service import MultiService
 
 from meshgw.backends.dns_client import NameServerClient, Server
-from meshgw.backends.endpoints import NO_ENDPOINTS, Endpoint, Endpoints, Found, NoEndpoints, Resolve
+from meshgw.backends.endpoints import NO_ENDPOINTS, Endpoint, Endpoints, Found, NoEndpoints, Resolve, show_found
 from meshgw.backends.watching import Pace, Watch, Watches
 from meshgw.config.document import Chosen, at_least, option
 from meshgw.core.address import Addr, Bound, Replicas
@@ -111,7 +111,7 @@ class DnsSrvNamer(MultiService):
             backend=backend,
             follow=self._follow,
             show=str,
-            show_value=_shown,
+            show_value=show_found,
             absent=NO_ENDPOINTS,
             pace=Pace(most=max(interval, 5.0), lasting_most=max(interval, 30.0)),
         )
@@ -190,12 +190,6 @@ class _Unknown:
 def _host(state: HostState) -> dict[str, object]:
     age = None if state.age is None else round(state.age, 3)
     return {"addresses": list(state.addresses), "ageSeconds": age, "error": state.error or None}
-
-
-def _shown(found: Found) -> object:
-    if isinstance(found, NoEndpoints):
-        return None
-    return [f"{endpoint.host}:{endpoint.port}" for endpoint in found.endpoints]
 
 
 def build_dnssrv(config: DnsSrvConfig, runtime: Runtime) -> DnsSrvNamer:

@@ -7,13 +7,14 @@ for, and if it is an error that is told; later errors leave what was known. The 
 from __future__ import annotations
 
 import os
-from typing import Any, Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 import attrs
 from twisted.application.service import MultiService
 
 from meshgw.backends.connecting import Connector
-from meshgw.backends.endpoints import Found, NoEndpoints
+from meshgw.backends.endpoints import Found, show_found
 from meshgw.backends.http_client import ApiClient
 from meshgw.backends.marathon import LARGEST_ANSWER, Basic, Credential, MarathonApi, is_url_path, read_credential
 from meshgw.backends.watching import Pace, Watch, Watches
@@ -26,9 +27,13 @@ from meshgw.kinds import Kind, Runtime
 from meshgw.namers.watched import bound_name
 from meshgw.naming.path import Path
 from meshgw.naming.tree import NEG, NameTree
+from meshgw.telemetry.metrics import Metrics
 
 _LASTING_MOST: Final = 30.0
 _ALL: Final = "apps"
+
+T = TypeVar("T")
+Follow = Callable[[Watch[str, T]], Coroutine[Any, Any, None]]
 
 
 @attrs.frozen
@@ -111,32 +116,24 @@ class MarathonNamer(MultiService):
         self._api = MarathonApi(client, prefix=f"/{prefix}" if prefix else "", host=config.host, credential=credential)
         metrics = runtime.metrics
         self._lookups = metrics.counter("lookups")
-        lasting = max(_LASTING_MOST, self._ttl)
-        pace = Pace(least=min(self._ttl, 1.0), most=self._ttl, lasting_least=self._ttl, lasting_most=lasting)
-        self._apps: Watches[str, frozenset[str]] = Watches(
-            runtime.reactor,
-            runtime.random,
-            metrics.scope("apps"),
-            backend=backend,
-            follow=self._follow_apps,
-            show=str,
-            show_value=lambda ids: {"count": len(ids)},
-            fails_at_once=True,
-            pace=pace,
-        )
-        self._tasks: Watches[str, Found] = Watches(
-            runtime.reactor,
-            runtime.random,
-            metrics.scope("service"),
-            backend=backend,
-            follow=self._follow_tasks,
-            show=str,
-            show_value=_shown,
-            fails_at_once=True,
-            pace=pace,
-        )
+        self._apps = self._watching(backend, metrics.scope("apps"), self._follow_apps, lambda ids: {"count": len(ids)})
+        self._tasks = self._watching(backend, metrics.scope("service"), self._follow_tasks, show_found)
         for watches in (self._apps, self._tasks):
             watches.setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    def _watching(self, backend: str, metrics: Metrics, follow: Follow[T], show_value: Callable[[T], object]) -> Watches[str, T]:
+        ttl = self._ttl
+        return Watches(
+            self._runtime.reactor,
+            self._runtime.random,
+            metrics,
+            backend=backend,
+            follow=follow,
+            show=str,
+            show_value=show_value,
+            fails_at_once=True,
+            pace=Pace(least=min(ttl, 1.0), most=ttl, lasting_least=ttl, lasting_most=max(_LASTING_MOST, ttl)),
+        )
 
     def startService(self) -> None:
         """Begin to follow the files of TLS; Marathon is asked when somebody looks a name up."""
@@ -186,10 +183,6 @@ class MarathonNamer(MultiService):
 
     def _pause(self) -> float:
         return max(0.01, self._ttl + self._runtime.random.uniform(-self._jitter, self._jitter))
-
-
-def _shown(found: Found) -> object:
-    return None if isinstance(found, NoEndpoints) else [f"{endpoint.host}:{endpoint.port}" for endpoint in found.endpoints]
 
 
 def build_marathon(config: MarathonConfig, runtime: Runtime) -> MarathonNamer:

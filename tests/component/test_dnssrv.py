@@ -256,7 +256,7 @@ def test_metrics_are_those_of_linkerd_and_go_with_the_name(on: Setting) -> None:
 
 def test_state_tells_endpoints_and_answer(on: Setting) -> None:
     on.look()
-    assert on.state()["state"]["value"] == ["h1.test:8080", "h2.test:8081"]
+    assert on.state()["state"]["value"]["addresses"][0] == {"host": "h1.test", "port": 8080, "weight": 1.0}
     assert on.state()["poll"] == {"answer": "2 records"}
     del on.records[NAME]
     on.later()

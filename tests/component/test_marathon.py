@@ -380,7 +380,7 @@ def test_state_tells_how_we_are_let_in_and_what_is_watched() -> None:
     described = json.loads(json.dumps(on.namer.describe()))
     assert described["authentication"] == f"DC/OS as {UID}"
     assert described["apps"]["state"]["value"] == {"count": 1}
-    assert described["tasks"]["/web"]["state"]["value"] == ["192.0.2.1:31000"]
+    assert described["tasks"]["/web"]["state"]["value"] == {"addresses": [{"host": "192.0.2.1", "port": 31000, "weight": 1.0}]}
 
 
 def test_lookups_and_updates_are_counted(on: Setting) -> None:
