@@ -31,6 +31,8 @@ from meshgw.naming.path import Path
 from meshgw.naming.tree import NEG, NameTree
 from meshgw.wire import dns as wire
 
+SILENCE_SECONDS: Final = 60.0
+"""Beyond the time between two questions, each of which has a limit of its own."""
 _WITH_PORT: Final = re.compile(r"(?:\[(?P<bracketed>[^\]]*)\]|(?P<host>[^:\[\]]*))(?::(?P<port>\d{1,5}))?")
 
 
@@ -113,7 +115,7 @@ class DnsSrvNamer(MultiService):
             show=str,
             show_value=show_found,
             absent=NO_ENDPOINTS,
-            pace=Pace(most=max(interval, 5.0), lasting_most=max(interval, 30.0)),
+            pace=Pace(most=max(interval, 5.0), lasting_most=max(interval, 30.0), silence=2 * interval + SILENCE_SECONDS),
         )
         self._watches.setServiceParent(self)  # type: ignore[no-untyped-call]
 

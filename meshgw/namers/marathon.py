@@ -29,6 +29,8 @@ from meshgw.naming.path import Path
 from meshgw.naming.tree import NEG, NameTree
 from meshgw.telemetry.metrics import Metrics
 
+SILENCE_SECONDS: Final = 60.0
+"""Beyond the time between two questions; each answer has a limit of its own."""
 _LASTING_MOST: Final = 30.0
 _ALL: Final = "apps"
 
@@ -122,7 +124,7 @@ class MarathonNamer(MultiService):
             watches.setServiceParent(self)  # type: ignore[no-untyped-call]
 
     def _watching(self, backend: str, metrics: Metrics, follow: Follow[T], show_value: Callable[[T], object]) -> Watches[str, T]:
-        ttl = self._ttl
+        ttl, longest = self._ttl, self._ttl + self._jitter
         return Watches(
             self._runtime.reactor,
             self._runtime.random,
@@ -132,7 +134,9 @@ class MarathonNamer(MultiService):
             show=str,
             show_value=show_value,
             fails_at_once=True,
-            pace=Pace(least=min(ttl, 1.0), most=ttl, lasting_least=ttl, lasting_most=max(_LASTING_MOST, ttl)),
+            pace=Pace(
+                least=min(ttl, 1.0), most=ttl, lasting_least=ttl, lasting_most=max(_LASTING_MOST, ttl), silence=longest + SILENCE_SECONDS
+            ),
         )
 
     def startService(self) -> None:

@@ -25,7 +25,7 @@ SERVER: Server = ("192.0.2.53", 53)
 class Setting:
     """A namer, its name server, and hosts that have the addresses in ``hosts``; others are not known yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, interval: float = 5.0) -> None:
         self.reactor = DnsReactor()
         self.reactor.servers[SERVER] = self._say
         self.records: dict[str, list[dns.RRHeader]] = {}
@@ -34,7 +34,7 @@ class Setting:
         self.runtime = runtime(self.reactor, self._resolve)
         client = NameServerClient(self.reactor, lambda: [SERVER])
         prefix = Path.read("/#/io.l5d.dnssrv")
-        self.namer = DnsSrvNamer(self.runtime, client, self._resolve, prefix=prefix, interval=5.0, backend="DNS")
+        self.namer = DnsSrvNamer(self.runtime, client, self._resolve, prefix=prefix, interval=interval, backend="DNS")
         self.namer.startService()
 
     def _resolve(self, host: str, _port: int) -> Live[Addr]:
@@ -105,6 +105,16 @@ def test_records_are_asked_for_at_each_interval_whatever_their_time_to_live(on: 
     assert looked.trees == told
     on.later(56)
     assert 10 <= len(on.reactor.asked) <= 16
+
+
+def test_questions_may_be_an_hour_apart_without_being_taken_for_an_outage() -> None:
+    on = Setting(interval=3600.0)
+    on.host("h1.test", "192.0.2.1")
+    on.serve("h1.test:80")
+    on.look()
+    on.later(3 * 3600)
+    assert not on.count("service", "errors")
+    assert on.count("service", "opens") == 1
 
 
 def test_rotated_records_are_no_change(on: Setting) -> None:

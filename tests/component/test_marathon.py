@@ -184,6 +184,15 @@ def test_polls_are_ttl_apart_give_or_take_the_jitter() -> None:
     assert 1.02 < max(pauses) <= 1.11
 
 
+def test_polls_may_be_an_hour_apart_without_being_taken_for_an_outage() -> None:
+    on = Setting(ttl_ms=3_600_000)
+    on.marathon.app("/web", "192.0.2.1:31000")
+    on.look("/web")
+    on.clock.pump([60.0] * 90)
+    assert not on.count("service", "errors")
+    assert len(on.agent.requests) == 4
+
+
 def test_nothing_is_asked_before_a_lookup_and_a_minute_after_the_last(on: Setting) -> None:
     assert not on.agent.requests
     on.marathon.app("/web", "192.0.2.1:31000")
