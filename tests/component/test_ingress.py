@@ -189,6 +189,9 @@ def test_a_class_is_ours_by_its_controller_and_may_come_later(bench: Make) -> No
     one.server.put("ingressclasses", ingress_class("edge", "k8s.io/ingress-nginx"))
     assert one.name() == NO_RULE
     assert one.described["problems"] == []
+    one.server.delete("ingresses", "web", "shop")
+    one.cluster.pass_time(61.0)
+    assert not [stream for stream in one.server.streams if stream.place.plural == "ingressclasses"], "nobody refers to them any more"
 
 
 def test_classes_that_may_not_be_read_leave_the_other_ingresses_served(bench: Make, warned: list[str]) -> None:
@@ -262,6 +265,40 @@ def test_a_right_that_is_missing_is_told_to_requests_at_once_and_mended_by_grant
     one.server.forbidden = set()
     one.cluster.pass_time(35.0)
     assert one.name() == "/svc/shop/80/web"
+
+
+def test_requests_that_wait_are_told_when_it_turns_out_to_be_of_no_use(bench: Make) -> None:
+    one = bench()
+    one.server.delay = 1.0
+    one.server.forbidden = {LISTED}
+    one.start()
+    request = Request()
+    found = one.identifier.identify(cast(Exchange, request))
+    assert isinstance(found, NotYet)
+    found.add(cast(Exchange, request))
+    one.cluster.pass_time(2.5)
+    assert request.resumed == 1
+    with pytest.raises(RulesUnknown):
+        one.identifier.identify(cast(Exchange, request))
+
+
+def test_one_that_ends_while_others_go_on_is_not_woken() -> None:
+    not_yet = NotYet()
+    second = Request()
+
+    class First(Request):
+        def identifiable(self, ex: object) -> None:
+            super().identifiable(ex)
+            not_yet.forget(cast(Exchange, second))
+            not_yet.add(cast(Exchange, self))
+
+    first = First()
+    for request in (first, second):
+        not_yet.add(cast(Exchange, request))
+    not_yet.resume()
+    assert (first.resumed, second.resumed) == (1, 0)
+    not_yet.resume()
+    assert first.resumed == 2
 
 
 def test_an_api_that_cannot_be_reached_keeps_requests_waiting_and_says_why(bench: Make) -> None:

@@ -148,6 +148,18 @@ def test_time_spent_waiting_counts_for_what_comes_after(unready: Make) -> None:
     assert b"binding timeout while resolving name: /svc/web" in caller.expect(b"/svc/web")
 
 
+def test_once_it_has_its_name_the_wait_is_over_for_filters_that_wait_themselves(unready: Make) -> None:
+    mesh, late = unready("bindingTimeoutMs: 2000\nservice: {faults: {delay: {percent: 100, ms: 1000}}}")
+    service = mesh.service("web")
+    caller = mesh.caller().send(GET)
+    mesh.until(lambda: late.waiting)
+    pass_time(mesh, 1.5)
+    late.tell("known")
+    pass_time(mesh, 1.2)
+    service.accept().send(OK)
+    caller.expect(DONE)
+
+
 def test_what_no_rule_fits_is_a_400_and_what_cannot_be_known_a_503(unready: Make) -> None:
     for state, status, reason in (
         ("declined", b"400 Bad Request", b"no rule"),
