@@ -103,11 +103,30 @@ class NodeExists(Exception):
 class _Socket(socket.socket):
     """A connection that takes no answer beyond the limit: kazoo reserves and reads as much as the peer announces."""
 
+    refused: Callable[[str], None]
+    """Is told of one."""
+
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
         """See :meth:`socket.socket.recv`."""
         if bufsize > LARGEST_MESSAGE:
-            raise OSError(errno.EMSGSIZE, f"it announces an answer of {bufsize} bytes")
+            reason = f"it announces an answer of {bufsize} bytes; the most is {LARGEST_MESSAGE}"
+            self.refused(reason)
+            raise OSError(errno.EMSGSIZE, reason)
         return super().recv(bufsize, flags)
+
+
+class _Notes(logging.Handler):
+    """What kazoo logs and tells nobody else: names of servers that cannot be resolved. The rest would be a line for each attempt."""
+
+    def __init__(self, unresolved: Callable[[str, str], None]) -> None:
+        super().__init__()
+        self._unresolved = unresolved
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See :meth:`logging.Handler.emit`."""
+        arguments = record.args
+        if isinstance(arguments, tuple) and len(arguments) == 2 and isinstance(arguments[1], socket.gaierror):
+            self._unresolved(str(arguments[0]), f"its name cannot be resolved: {arguments[1].strerror}")
 
 
 class _Threads(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no types
@@ -126,7 +145,9 @@ class _Threads(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has n
             self._told(self._failed, hostname, "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error))
             raise
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return _Socket(fileno=sock.detach())
+        bounded = _Socket(fileno=sock.detach())
+        bounded.refused = partial(self._told, self._failed, hostname)
+        return bounded
 
     def spawn(self, func: Callable[..., object], *args: object, **kwargs: object) -> Thread:
         """Run ``func`` in a thread that the end of the process does not wait for."""
@@ -163,15 +184,15 @@ class KazooSession:
         """ZooKeeper's number for the session, while connected; a new one after the session expired."""
         self.is_unauthenticated = False
         """Whether it ended since ZooKeeper does not take our credentials."""
-        # every failed attempt would be a warning; what matters is told by those who wait
-        silent = logging.Logger("kazoo", logging.CRITICAL + 1)
+        quiet = logging.Logger("kazoo", logging.WARNING)
+        quiet.addHandler(_Notes(partial(self._told, self._failed)))
         self._client: Any = KazooClient(
             hosts=[shown(*server) for server in ensemble.servers],
             timeout=ensemble.session_seconds,
             handler=_Threads(self._told, self._failed, self._thread_ended),
             auth_data=() if ensemble.auth is None else (ensemble.auth,),
             connection_retry=KazooRetry(max_tries=-1, delay=RETRY_LEAST, max_delay=RETRY_MOST, max_jitter=RETRY_JITTER),
-            logger=silent,
+            logger=quiet,
         )
 
     # --- life

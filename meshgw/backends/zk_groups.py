@@ -105,11 +105,6 @@ class Groups(MultiService, Generic[M]):
         """The live members of the node at ``path``."""
         return self._watches.watch(path)
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing is watched."""
-        return not self._watches.describe()
-
     def describe(self) -> dict[str, Any]:
         """The connection and what is watched, as JSON data for ``/namer_state``."""
         return {"zookeeper": self._zookeeper.describe(), **self._watches.describe()}  # what is watched begins with a slash

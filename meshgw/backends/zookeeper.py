@@ -349,7 +349,7 @@ class ZooKeeper(Service):
             return self._error or self._unreachable("not connected")
         if session.is_unauthenticated:
             return unauthenticated(self.backend)
-        return self._unreachable(session.why_not() or "no connection: none of its servers says anything")
+        return self._unreachable(session.why_not() or "no connection: none of its servers answers as ZooKeeper does")
 
     def _unreachable(self, reason: str) -> BackendUnreachable:
         return BackendUnreachable(backend=self.backend, reason=reason)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import struct
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -239,6 +243,40 @@ def test_what_is_no_zookeeper_is_told_and_harms_nobody(running: Running) -> None
     assert f"ZooKeeper at {LOOPBACK}:{other.port}" in answer.text
     assert gw.admin("/namer_state/io.l5d.serversets.json").status == 200
     assert "Traceback" not in gw.process.output()
+
+
+def test_an_answer_that_claims_to_be_huge_is_not_awaited(running: Running) -> None:
+    listener = socket.create_server((LOOPBACK, 0))
+    taken: list[bool] = []
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = listener.accept()
+                with sock, contextlib.suppress(OSError):
+                    sock.recv(1024)
+                    sock.sendall(struct.pack(">i", 1 << 30) + bytes(1024))
+                    sock.settimeout(SECONDS)
+                    try:
+                        taken.append(sock.recv(1) == b"")
+                    except ConnectionResetError:  # it was closed with bytes unread
+                        taken.append(True)
+
+    threading.Thread(target=serve, daemon=True).start()
+    gw = through(running, listener.getsockname()[1], "/huge")
+    before = gw.resident()
+    answer = gw.get("web")
+    assert answer.status == 502 and "it announces an answer of 1073741824 bytes" in answer.text
+    listener.close()
+    assert taken and all(taken), "the connection is closed at once"
+    assert gw.resident() - before < 64 << 20
+
+
+def test_a_server_whose_name_cannot_be_resolved_is_told(running: Running) -> None:
+    namer = {"kind": "io.l5d.serversets", "zkAddrs": [{"host": "nowhere.invalid"}]}
+    router = {"dtab": "/svc => /#/io.l5d.serversets", "bindingTimeoutMs": 5000}
+    gw = gateway(running, router=router, top={"namers": [namer]})
+    assert wait_until(lambda: "nowhere.invalid: its name cannot be resolved" in gw.get("web").text, SECONDS), gw.get("web").text
 
 
 # Access lists
