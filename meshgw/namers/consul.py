@@ -18,7 +18,7 @@ from twisted.application.service import MultiService
 
 from meshgw.backends.connecting import Connector
 from meshgw.backends.consul import CONSISTENCY_FLAGS, ConsulApi, Listing, Node, OwnAgent, ServiceQuery, Turns, next_index
-from meshgw.backends.endpoints import NO_ENDPOINTS, Endpoint, Endpoints, Found, NoEndpoints, Resolve
+from meshgw.backends.endpoints import NO_ENDPOINTS, Endpoint, Endpoints, Found, NoEndpoints, Resolve, show_found
 from meshgw.backends.http_client import ApiClient
 from meshgw.backends.watching import Watch, Watches
 from meshgw.config.document import Check, Chosen, Notice, at_least, option
@@ -237,14 +237,6 @@ class Selection:
 
 def _free(meta: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in meta.items() if key not in RESERVED_META}
-
-
-def show_found(found: Found) -> object:
-    """For ``/namer_state``."""
-    if isinstance(found, NoEndpoints):
-        return None
-    addresses = [{"host": one.host, "port": one.port, "weight": one.weight} for one in found.endpoints]
-    return {"addresses": addresses, **({"meta": dict(found.meta)} if found.meta else {})}
 
 
 # The namer

@@ -7,12 +7,12 @@ import json
 import pytest
 
 from meshgw.backends.consul import Node
-from meshgw.backends.endpoints import NO_ENDPOINTS, Endpoint, Endpoints
+from meshgw.backends.endpoints import NO_ENDPOINTS, Endpoint, Endpoints, show_found
 from meshgw.config.loader import LoadResult, load
 from meshgw.config.plain import config_to_json
 from meshgw.config.problems import Severity
 from meshgw.kinds import Registry
-from meshgw.namers.consul import ConsulConfig, Selection, ServiceKey, authority_of, read_key, show_found
+from meshgw.namers.consul import ConsulConfig, Selection, ServiceKey, authority_of, read_key
 from meshgw.naming.path import Path
 
 
