@@ -104,7 +104,9 @@ def test_the_label_is_a_segment_of_its_own() -> None:
         assert names.server.asked[0].query["labelSelector"] == "app=v2"
         assert names.look("/default/http/web/v1").is_neg
         assert names.look("/default/http/web").is_neg
+        asked = len(names.server.asked)
         assert names.look("/default/http/web/a\\x2cb").is_neg
+        assert len(names.server.asked) == asked, "a comma would add to the selector"
         assert "default/web:app=v2" in names.namer.describe()["endpoints"]
 
 

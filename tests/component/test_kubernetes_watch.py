@@ -404,6 +404,19 @@ def test_after_an_outage_the_watch_goes_on_from_the_last_version(cluster: Cluste
     assert cluster.server.count("list", "endpoints") == 1
 
 
+def test_an_outage_in_which_nothing_changed_is_over_when_the_watch_is_open_again(cluster: Cluster) -> None:
+    put(cluster.server, "10.0.0.1")
+    seen = Seen(cluster.api.objects(WEB))
+    cluster.agent.is_down = True
+    cluster.server.end_watches(properly=False)
+    cluster.pass_time(20.0)
+    assert seen.error
+    cluster.agent.is_down = False
+    cluster.pass_time(6.0)
+    assert not seen.error
+    assert cluster.server.count("list", "endpoints") == 1
+
+
 def test_a_slow_server_is_waited_for_within_a_bound(cluster: Cluster) -> None:
     put(cluster.server, "10.0.0.1")
     cluster.server.delay = 20.0
@@ -483,6 +496,15 @@ def test_a_right_that_is_withdrawn_keeps_the_last_good_objects(cluster: Cluster)
     cluster.pass_time(5.0)
     assert ips(seen.value) == ["10.0.0.1"]
     assert "403: may not" in seen.error
+
+
+def test_who_may_list_but_not_watch_is_told_of_changes_now_and_then(cluster: Cluster) -> None:
+    cluster.server.forbidden.add(("watch", "endpoints", "*"))
+    seen = Seen(cluster.api.objects(WEB))
+    put(cluster.server, "10.0.0.1")
+    cluster.pass_time(31.0)
+    assert ips(seen.value) == ["10.0.0.1"]
+    assert "grant verb 'watch'" in seen.error
 
 
 def test_a_resource_that_is_not_served_is_named(cluster: Cluster) -> None:
