@@ -17,7 +17,7 @@ import pytest
 
 from support import servers
 from support.certs import authority, write_files
-from support.gateways import LOOPBACK, SECONDS, Gateway, config, parse_answer, read_all, read_until, run_curl
+from support.gateways import LOOPBACK, SECONDS, Gateway, config, gateway, parse_answer, read_all, read_until, run_curl
 from support.processes import Process, Running, accepts, free_port, wait_until
 from support.servers import tool
 
@@ -201,3 +201,11 @@ def test_the_dtab_of_the_guide_is_explained_offline(tmp_path: Path, name: str, b
     assert done.returncode == 0, done.stderr
     assert f"bound to {bound}" in done.stdout
     assert f"127.0.0.1:{bound.split('/')[3]}" in done.stdout
+
+
+def test_names_that_tell_an_ensemble_of_zookeeper_are_not_followed_where_egress_is_limited(running: Running) -> None:
+    router = {"dtab": f"/svc => /$/io.buoyant.namer.zk.leader/{LOOPBACK}:2181/lead", "egress": {"denyNetworks": ["169.254.0.0/16"]}}
+    gw = gateway(running, router=router)
+    answer = gw.get("web")
+    assert answer.status == 502
+    assert "configure a namer io.l5d.zkLeader" in answer.text

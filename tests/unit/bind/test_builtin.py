@@ -4,9 +4,9 @@ import pytest
 
 from meshgw.bind.builtin import MAX_FIXED, BuiltinNamer, numeric_host
 from meshgw.core.address import ADDR_NEG, Addr, Address, Bound, Replicas
-from meshgw.core.live import Failed, Live, Ok, Source, State, current
+from meshgw.core.live import Failed, Live, Ok, Source, State, constant, current
 from meshgw.naming.path import Path
-from meshgw.naming.tree import EMPTY, FAIL, NEG, Leaf
+from meshgw.naming.tree import EMPTY, FAIL, NEG, Leaf, NameTree
 
 
 class Resolver:
@@ -146,3 +146,16 @@ def test_the_memory_for_fixed_hosts_is_limited() -> None:
 )
 def test_literal_addresses_are_told_from_names(text: str, address: str | None) -> None:
     assert numeric_host(text) == address
+
+
+def test_a_namer_among_the_built_in_names_is_asked_for_the_rest() -> None:
+    asked: list[Path] = []
+
+    class Asked:
+        def lookup(self, path: Path) -> Live[NameTree[Path | Bound]]:
+            asked.append(path)
+            return constant(NEG)
+
+    namer = BuiltinNamer(Resolver(), {}, {b"asked": Asked()})
+    assert current(namer.lookup(Path.read("/asked/a/b"))) == Ok(NEG)
+    assert asked == [Path.read("/a/b")]
