@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -89,8 +89,11 @@ class KubernetesApi(MultiService):
         pace: Pace = PACE,
         absent: Objects | None = None,
         most: int = MOST_WATCHES,
+        show: Callable[[Objects], object] = Objects.describe,
     ) -> None:
-        """``metrics`` is the scope of the watches' counters; for ``absent`` and ``most`` see :class:`Watches`."""
+        """``metrics`` is the scope of the watches' counters, ``show`` what admin shows of objects; for ``absent`` and ``most`` see
+        :class:`Watches`.
+        """
         super().__init__()  # type: ignore[no-untyped-call]
         self._clock, self._rng, self._server = clock, rng, server
         self._reflections: WeakKeyDictionary[Watch[Wanted, Objects], Reflection] = WeakKeyDictionary()
@@ -102,7 +105,7 @@ class KubernetesApi(MultiService):
             backend=server.name,
             follow=self._follow,
             show=Wanted.show,
-            show_value=Objects.describe,
+            show_value=show,
             absent=absent,
             pace=pace,
             most=most,
@@ -262,6 +265,7 @@ def kubernetes_api(
     service_account: str = SERVICE_ACCOUNT,
     pace: Pace = PACE,
     absent: Objects | None = None,
+    show: Callable[[Objects], object] = Objects.describe,
 ) -> KubernetesApi:
     """The API server of a configuration block; ``metrics`` is the scope of the watches, by default ``service`` of the runtime's.
 
@@ -270,4 +274,5 @@ def kubernetes_api(
     resolve: Resolve = runtime.resolve
     surroundings = os.environ if environment is None else environment
     reached = ApiServer(runtime.reactor, resolve, config, environment=surroundings, service_account=service_account)
-    return KubernetesApi(runtime.reactor, runtime.random, metrics or runtime.metrics.scope("service"), reached, pace=pace, absent=absent)
+    scope = metrics or runtime.metrics.scope("service")
+    return KubernetesApi(runtime.reactor, runtime.random, scope, reached, pace=pace, absent=absent, show=show)

@@ -210,6 +210,21 @@ def _is_address(text: str) -> bool:
     return True
 
 
+def show_services(objects: Objects) -> object:
+    """For ``/namer_state``: what Endpoints, slices and Services say as it is used; None if there is no object."""
+    if not objects:
+        return None
+    if any("spec" in value for value in objects.values()):
+        ports = [
+            {"port": each.number, "name": each.name, "target": each.target} for value in objects.values() for each in _service_ports(value)
+        ]
+        return objects.describe() | {"ports": ports}
+    backends = read_slices(objects) if any("addressType" in value for value in objects.values()) else read_endpoints(objects)
+    return objects.describe() | {
+        "subsets": [{"ports": dict(subset.ports), "addresses": [host.host for host in subset.hosts]} for subset in backends.subsets]
+    }
+
+
 # --- ports
 
 

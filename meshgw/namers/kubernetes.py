@@ -16,7 +16,7 @@ from twisted.application.service import MultiService
 
 from meshgw.backends.endpoints import Found
 from meshgw.backends.kubernetes import KubernetesApi, kubernetes_api
-from meshgw.backends.kubernetes_endpoints import SOURCES, ServiceEndpoints, ServicePort
+from meshgw.backends.kubernetes_endpoints import SOURCES, ServiceEndpoints, ServicePort, show_services
 from meshgw.config.document import Chosen, one_of, option
 from meshgw.config.kubernetes import KubernetesServer
 from meshgw.core.address import Bound
@@ -154,7 +154,7 @@ def _is_port(text: str) -> bool:
 
 def build_k8s(config: K8sConfig, runtime: Runtime, environment: Mapping[str, str] | None = None) -> K8sNamer:
     """The namer of a configuration block. Raises :class:`NamerError`."""
-    api = kubernetes_api(config, runtime, environment=environment)
+    api = kubernetes_api(config, runtime, environment=environment, show=show_services)
     find = ServiceEndpoints(api, config.source).found
     return K8sNamer(Path.of("#") + config.prefix, api, find, runtime, label=config.label_selector)
 
@@ -169,14 +169,14 @@ def build_k8s_ns(config: K8sNamespaceConfig, runtime: Runtime, environment: Mapp
             detail=f"io.l5d.k8s.ns: could not find namespace for envVar {config.env_var}: {found}; in a pod, set it from the field "
             "metadata.namespace, or use io.l5d.k8s, whose names have the namespace"
         )
-    api = kubernetes_api(config, runtime, environment=surroundings)
+    api = kubernetes_api(config, runtime, environment=surroundings, show=show_services)
     find = ServiceEndpoints(api, config.source).found
     return K8sNamer(Path.of("#") + config.prefix, api, find, runtime, namespace=namespace, label=config.label_selector)
 
 
 def build_k8s_external(config: K8sExternalConfig, runtime: Runtime, environment: Mapping[str, str] | None = None) -> K8sNamer:
     """The namer of a configuration block. Raises :class:`NamerError`."""
-    api = kubernetes_api(config, runtime, environment=environment)
+    api = kubernetes_api(config, runtime, environment=environment, show=show_services)
     return K8sNamer(Path.of("#") + config.prefix, api, ServiceEndpoints(api).external, runtime, label=config.label_selector)
 
 

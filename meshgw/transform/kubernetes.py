@@ -17,7 +17,7 @@ from twisted.application.service import MultiService
 
 from meshgw.backends.endpoints import resolved
 from meshgw.backends.kubernetes import NO_OBJECTS, KubernetesApi, kubernetes_api
-from meshgw.backends.kubernetes_endpoints import SOURCES, ServiceEndpoints, ServicePort
+from meshgw.backends.kubernetes_endpoints import SOURCES, ServiceEndpoints, ServicePort, show_services
 from meshgw.config.document import one_of, option
 from meshgw.config.kubernetes import KubernetesAccess
 from meshgw.config.values import Port
@@ -152,7 +152,7 @@ class DaemonsetTransformer(MultiService):
 
 def build_daemonset(config: DaemonsetConfig, runtime: Runtime, environment: Mapping[str, str] | None = None) -> DaemonsetTransformer:
     """The transformer of a configuration block. Raises :class:`NamerError`."""
-    api = kubernetes_api(config, runtime, environment=environment, absent=NO_OBJECTS)
+    api = kubernetes_api(config, runtime, environment=environment, absent=NO_OBJECTS, show=show_services)
     port = ServicePort(config.namespace.lower(), config.port.lower(), config.service.lower())
     gateways = resolved(ServiceEndpoints(api, config.source).found(port), runtime.resolve, f"{api.backend}: {port.show()}", runtime.reactor)
     default = Path.of("io.l5d.k8s.daemonset", config.namespace, config.port, config.service)

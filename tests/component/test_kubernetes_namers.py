@@ -13,7 +13,7 @@ from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from fakes.kubernetes import endpoint_slice, endpoints, service
 from fakes.kubernetes_agent import Cluster
 from fakes.looked import Looked, runtime
-from meshgw.backends.kubernetes_endpoints import ServiceEndpoints
+from meshgw.backends.kubernetes_endpoints import ServiceEndpoints, show_services
 from meshgw.core.live import Failed, Ok, Pending
 from meshgw.errors import NamerError
 from meshgw.namers.kubernetes import K8sConfig, K8sExternalConfig, K8sNamer, K8sNamespaceConfig, build_k8s, build_k8s_external, build_k8s_ns
@@ -24,7 +24,7 @@ class Names:
     """A namer, and the names looked up in it."""
 
     def __init__(self, *, source: str = "endpoints", external: bool = False, **settings: Any) -> None:
-        self.cluster = Cluster()
+        self.cluster = Cluster(show=show_services)
         self.server = self.cluster.server
         services = ServiceEndpoints(self.cluster.api, source)
         prefix = "#/io.l5d.k8s.external" if external else "#/io.l5d.k8s"
@@ -328,6 +328,14 @@ def test_slices_of_a_service_are_watched_by_its_label() -> None:
         assert names.server.asked[-1].query["labelSelector"] == "kubernetes.io/service-name=web"
 
 
+def test_admin_shows_what_slices_say() -> None:
+    with Names(source="endpointSlices") as names:
+        names.server.put("endpointslices", endpoint_slice("web-abc", "10.0.0.1", of="web"))
+        names.look("/default/http/web")
+        (state,) = names.namer.describe()["endpoints"].values()
+        assert state["state"]["value"]["subsets"] == [{"ports": {"http": 8080}, "addresses": ["10.0.0.1"]}]
+
+
 def test_older_slices_are_taken_where_there_are_no_newer_ones() -> None:
     with Names(source="endpointSlices") as names:
         del names.server.apis["discovery.k8s.io/v1"]
@@ -400,8 +408,14 @@ def test_each_namer_is_built_from_its_block() -> None:
 
 def test_what_admin_shows_is_json(names: Names) -> None:
     names.server.put("endpoints", endpoints("web", "10.0.0.1"))
+    names.server.put("services", service("web", {"name": "http", "port": 80, "targetPort": "http"}))
     names.look("/default/http/web")
     names.look("/default/80/web")
+    names.look("/default/http/none")
     shown = json.loads(json.dumps(names.namer.describe()))
     assert shown["endpoints"]["default/web"]["state"]["running"] is True
+    value = shown["endpoints"]["default/web"]["state"]["value"]
+    assert value["subsets"] == [{"ports": {"http": 8080}, "addresses": ["10.0.0.1"]}]
+    assert shown["endpoints"]["default/none"]["state"]["value"] is None
+    assert shown["portMappings"]["default/web"]["state"]["value"]["ports"] == [{"port": 80, "name": "http", "target": "http"}]
     assert {"request", "resourceVersion"} <= set(shown["endpoints"]["default/web"]["watch"])
