@@ -280,19 +280,17 @@ class ApiServer:
         """Take the Endpoints of a service away."""
         self.api.do("DELETE", at(namespace, "endpoints", name))
 
-    def proxy(self, token: str = ADMIN, *, name: str = "proxy") -> int:
-        """``kubectl proxy`` as Linkerd had it beside it; its port."""
+    @property
+    def processes(self) -> Iterator[Process]:
+        """All programs that run beside it."""
+        return iter(self._running)
+
+    def proxy(self, token: str = ADMIN, *, name: str = "proxy") -> Process:
+        """``kubectl proxy`` as Linkerd had it beside it."""
         port = free_port()
-        argv = [
-            str(programs() / "kubectl"),
-            f"--kubeconfig={self.kubeconfig(token, name=name)}",
-            "proxy",
-            f"--port={port}",
-            "--address",
-            LOOPBACK,
-        ]
-        self._running.add(Process(f"kubectl-{name}", argv, self._running.directory, port=port))
-        return port
+        argv = [str(programs() / "kubectl"), f"--kubeconfig={self.kubeconfig(token, name=name)}"]
+        argv += ["proxy", f"--port={port}", f"--address={LOOPBACK}"]
+        return self._running.add(Process(f"kubectl-{name}", argv, self._running.directory, port=port))
 
     def kubeconfig(self, token: str = "", *, user: Json | None = None, name: str = "kubeconfig") -> str:
         """The path of a file for kubectl with one context, whose user has ``token`` or is described by ``user``."""
