@@ -27,6 +27,8 @@ M = TypeVar("M")
 
 RESYNC_SECONDS: Final = 240.0
 """How often the list is read although nothing is told: a notice that got lost must not be lost for ever, and it shows that we look."""
+APART_SECONDS: Final = 0.1
+"""From one change to the next: of many that come one by one, each would have the list read and everything behind it worked out anew."""
 MOST_TOLD: Final = 10
 LONGEST_PATH: Final = 1024
 _NO_NAMES: Final = (b".", b"..")
@@ -162,7 +164,7 @@ class _Following(Generic[M]):
             self._drop_others(wanted)
             await self._read([name for name in wanted if name not in self._members or self._place(name) in changed])
             self._tell(wanted, exists=names is not None)
-            changed = await self._view.changed(self._groups.pause())
+            changed = await self._view.changed(self._groups.pause(), apart=APART_SECONDS)
             self._watch.heard()
 
     def _drop_others(self, wanted: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ watches, hence everything is read anew over the next. How the library speaks to 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Any, Final, TypeVar
 
 from twisted.application.service import Service
@@ -17,7 +18,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from meshgw.backends.kazoo_session import Change, Ensemble, KazooSession, NoNode, State, unauthenticated
-from meshgw.core.timers import Backoff
+from meshgw.core.timers import Backoff, sleep
 from meshgw.errors import BackendError, BackendSilent, BackendUnreachable
 from meshgw.telemetry.metrics import Metrics
 
@@ -50,6 +51,7 @@ class View:
         self._changed: set[str] = set()
         self._waiting: Deferred[None] | None = None
         self._error: BackendError | None = None
+        self._told_at = -inf
 
     async def children(self, path: str) -> list[str] | None:
         """The names of the children; None if there is no such node. Its coming and going, and theirs, are changes of ``path``."""
@@ -79,10 +81,10 @@ class View:
         """See :meth:`KazooSession.create_member`."""
         return await self._zookeeper.ask(self.session, lambda session: session.create_member(path, data))
 
-    async def changed(self, seconds: float) -> set[str]:
+    async def changed(self, seconds: float, *, apart: float = 0.0) -> set[str]:
         """The paths that have changed since they were read; waits for one, at most ``seconds``, and gives none then.
 
-        Raises :class:`BackendUnreachable` when the connection ends.
+        Changes are told ``apart`` seconds after those before at the earliest. Raises :class:`BackendUnreachable` when the connection ends.
         """
         if not self._changed and self._error is None:
             self._waiting = Deferred()
@@ -91,8 +93,12 @@ class View:
                 await self._waiting
             finally:
                 self._waiting = None
+        pause = self._told_at + apart - self._zookeeper.clock.seconds()
+        if pause > 0 and self._error is None:
+            await sleep(self._zookeeper.clock, pause)
         if self._error is not None:
             raise self._error
+        self._told_at = self._zookeeper.clock.seconds()
         changed, self._changed = self._changed, set()
         return changed
 

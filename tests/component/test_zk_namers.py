@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 
 from fakes.zookeeper import FakeEnsemble
 from meshgw.backends.kazoo_session import Ensemble
-from meshgw.backends.zk_groups import Groups
+from meshgw.backends.zk_groups import APART_SECONDS, Groups
 from meshgw.backends.zookeeper import ZooKeeper
 from meshgw.core.address import Addr, Address, Bound, Replicas
 from meshgw.core.live import Failed, Live, Ok, Source, State, constant, current
@@ -40,6 +40,26 @@ class World:
         if literal is not None:
             return constant(Replicas((Address(literal, port),)))
         return self.hosts.setdefault(host, Source())
+
+    def add_member(self, group: str, data: bytes) -> str:
+        """See :meth:`FakeEnsemble.add_member`; then time passes until that is told."""
+        path = self.servers.add_member(group, data)
+        self.settle()
+        return path
+
+    def put(self, path: str, data: bytes = b"") -> None:
+        """See :meth:`FakeEnsemble.put`, likewise."""
+        self.servers.put(path, data)
+        self.settle()
+
+    def remove(self, path: str) -> None:
+        """See :meth:`FakeEnsemble.remove`, likewise."""
+        self.servers.remove(path)
+        self.settle()
+
+    def settle(self) -> None:
+        """Let the time between two changes pass."""
+        self.clock.pump([APART_SECONDS] * 3)
 
     def groups(self, **means: Any) -> Groups[Any]:
         client = ZooKeeper(
@@ -112,25 +132,25 @@ class Followed:
 
 
 def test_the_longest_part_of_a_name_that_is_a_set_with_members_counts(world: World) -> None:
-    world.servers.add_member("/prod/web", member("10.0.0.1"))
+    world.add_member("/prod/web", member("10.0.0.1"))
     found = Followed(world.serversets(), "/prod/web/users/7")
     assert found.shown == "/#/zk/prod/web + /users/7: 10.0.0.1:80"
-    path = world.servers.add_member("/prod/web/users", member("10.0.0.2"))
+    path = world.add_member("/prod/web/users", member("10.0.0.2"))
     assert found.shown == "/#/zk/prod/web/users + /7: 10.0.0.2:80"
-    world.servers.remove(path)
+    world.remove(path)
     assert found.shown == "/#/zk/prod/web + /users/7: 10.0.0.1:80"
 
 
 def test_a_name_no_part_of_which_is_a_set_is_neg_until_one_is(world: World) -> None:
     found = Followed(world.serversets(), "/prod/web")
     assert found.shown == "neg"
-    world.servers.add_member("/prod", member("10.0.0.1"))
+    world.add_member("/prod", member("10.0.0.1"))
     assert found.shown == "/#/zk/prod + /web: 10.0.0.1:80"
 
 
 def test_endpoints_and_shards_of_one_set_share_its_watches(world: World) -> None:
-    world.servers.add_member("/web", member("10.0.0.1", additionalEndpoints={"admin": {"host": "10.0.0.1", "port": 99}}, shard=0))
-    world.servers.add_member("/web", member("10.0.0.2", shard=1))
+    world.add_member("/web", member("10.0.0.1", additionalEndpoints={"admin": {"host": "10.0.0.1", "port": 99}}, shard=0))
+    world.add_member("/web", member("10.0.0.2", shard=1))
     namer = world.serversets()
     shown = [Followed(namer, path).shown for path in ("/web", "/web:admin", "/web#1", "/web:admin#1")]
     assert shown == ["/#/zk/web + /: 10.0.0.1:80 10.0.0.2:80", "/#/zk/web:admin + /: 10.0.0.1:99", "/#/zk/web#1 + /: 10.0.0.2:80", "neg"]
@@ -138,7 +158,7 @@ def test_endpoints_and_shards_of_one_set_share_its_watches(world: World) -> None
 
 
 def test_host_names_of_members_stay_resolved(world: World) -> None:
-    world.servers.add_member("/web", member("a.example"))
+    world.add_member("/web", member("a.example"))
     found = Followed(world.serversets(), "/web")
     world.hosts["a.example"].set(Replicas((Address("10.0.0.1", 80),)))
     assert found.shown == "/#/zk/web + /: 10.0.0.1:80"
@@ -147,11 +167,11 @@ def test_host_names_of_members_stay_resolved(world: World) -> None:
 
 
 def test_a_member_that_changes_its_status_leaves_and_comes_back(world: World) -> None:
-    path = world.servers.add_member("/web", member("10.0.0.1"))
+    path = world.add_member("/web", member("10.0.0.1"))
     found = Followed(world.serversets(), "/web")
-    world.servers.put(path, member("10.0.0.1", status="STOPPING"))
+    world.put(path, member("10.0.0.1", status="STOPPING"))
     assert found.shown == "neg"
-    world.servers.put(path, member("10.0.0.1"))
+    world.put(path, member("10.0.0.1"))
     assert found.shown == "/#/zk/web + /: 10.0.0.1:80"
 
 
@@ -173,10 +193,10 @@ def test_what_can_be_no_node_is_neg_without_asking(world: World, path: str) -> N
 def test_the_leaders_addresses_follow_the_election(world: World) -> None:
     found = Followed(world.leaders(), "/lead/us/rest")
     assert found.shown == "neg"
-    first = world.servers.add_member("/lead/us", b"10.0.0.1:80,10.0.0.2:80")
-    world.servers.add_member("/lead/us", b"10.0.0.3:80")
+    first = world.add_member("/lead/us", b"10.0.0.1:80,10.0.0.2:80")
+    world.add_member("/lead/us", b"10.0.0.3:80")
     assert found.shown == "/#/zk/lead/us + /rest: 10.0.0.1:80 10.0.0.2:80"
-    world.servers.remove(first)
+    world.remove(first)
     assert found.shown == "/#/zk/lead/us + /rest: 10.0.0.3:80"
 
 
@@ -190,9 +210,9 @@ def instance(host: str, **fields: Any) -> bytes:
 def test_a_service_of_curator_is_bound_whether_or_not_it_has_instances(world: World) -> None:
     found = Followed(world.curator("/base"), "/shop/rest")
     assert found.shown == "/#/zk/shop + /rest:"
-    world.servers.put("/base/shop/one", instance("10.0.0.1"))
-    world.servers.put("/base/shop/two", instance("10.0.0.2", sslPort=443))
-    world.servers.put("/base/shop/three", instance("10.0.0.3", enabled=False))
+    world.put("/base/shop/one", instance("10.0.0.1"))
+    world.put("/base/shop/two", instance("10.0.0.2", sslPort=443))
+    world.put("/base/shop/three", instance("10.0.0.3", enabled=False))
     assert found.shown == "/#/zk/shop + /rest: 10.0.0.1:80 10.0.0.2:443"
     assert isinstance(found.addr, Ok) and isinstance(found.addr.value, Replicas)
     assert found.addr.value.meta == {"ssl": True}
@@ -220,7 +240,7 @@ def named(world: World) -> NamedLeaders:
 
 
 def test_a_name_tells_the_ensemble_to_ask(world: World, named: NamedLeaders) -> None:
-    world.servers.add_member("/lead", b"10.0.0.1:80")
+    world.add_member("/lead", b"10.0.0.1:80")
     assert Followed(named, "/zk1:2181::zk2:2181/lead/x").shown == "/$/io.buoyant.namer.zk.leader/zk1:2181::zk2:2181/lead + /x: 10.0.0.1:80"
     assert len(world.servers.sessions) == 1
 

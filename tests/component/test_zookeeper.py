@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 
 from fakes.zookeeper import FakeEnsemble
 from meshgw.backends.kazoo_session import DENIED, Ensemble
-from meshgw.backends.zk_groups import RESYNC_SECONDS, Group, Groups
+from meshgw.backends.zk_groups import APART_SECONDS, RESYNC_SECONDS, Group, Groups
 from meshgw.backends.zk_membership import Membership
 from meshgw.backends.zookeeper import CONNECTION_SECONDS, MOST_ABANDONED, MOST_READS, OUTLIVED, RENEW_MOST, View, ZooKeeper
 from meshgw.core.live import Failed, Ok, Pending, State
@@ -59,6 +59,26 @@ class World:
     def wait(self, seconds: float = 1.0) -> None:
         self.clock.pump([seconds / 10] * 10)
 
+    def add_member(self, group: str, data: bytes) -> str:
+        """See :meth:`FakeEnsemble.add_member`; then time passes until that is told."""
+        path = self.servers.add_member(group, data)
+        self.settle()
+        return path
+
+    def put(self, path: str, data: bytes = b"") -> None:
+        """See :meth:`FakeEnsemble.put`, likewise."""
+        self.servers.put(path, data)
+        self.settle()
+
+    def remove(self, path: str) -> None:
+        """See :meth:`FakeEnsemble.remove`, likewise."""
+        self.servers.remove(path)
+        self.settle()
+
+    def settle(self) -> None:
+        """Let the time between two changes pass."""
+        self.clock.pump([APART_SECONDS] * 3)
+
     def gauge(self, *names: str) -> float:
         return self.metrics.snapshot().gauges[names]
 
@@ -94,53 +114,53 @@ def members(*words: str, error: object = None) -> State[Group[str]]:
 
 
 def test_members_that_come_go_and_change_are_told(world: World) -> None:
-    first = world.servers.add_member(WEB, b"a")
+    first = world.add_member(WEB, b"a")
     seen = world.watch()
     assert seen[-1] == members("a")
-    world.servers.add_member(WEB, b"b")
+    world.add_member(WEB, b"b")
     assert seen[-1] == members("a", "b")
-    world.servers.remove(first)
+    world.remove(first)
     assert seen[-1] == members("b")
-    world.servers.put(f"{WEB}/member_0000000002", b"c")
+    world.put(f"{WEB}/member_0000000002", b"c")
     assert seen[-1] == members("c")
 
 
 def test_a_group_that_does_not_exist_is_told_and_found_when_it_comes(world: World) -> None:
     seen = world.watch()
     assert seen[-1] == Ok(Group((), exists=False))
-    world.servers.add_member(WEB, b"a")
+    world.add_member(WEB, b"a")
     assert seen[-1] == members("a")
     for path in ("/prod/web/member_0000000001", "/prod/web"):
-        world.servers.remove(path)
+        world.remove(path)
     assert seen[-1] == Ok(Group((), exists=False))
 
 
 def test_a_member_that_cannot_be_read_is_left_out_and_told(world: World) -> None:
-    world.servers.add_member(WEB, b"a")
-    bad = world.servers.add_member(WEB, b"1")
-    denied = world.servers.add_member(WEB, b"b")
+    world.add_member(WEB, b"a")
+    bad = world.add_member(WEB, b"1")
+    denied = world.add_member(WEB, b"b")
     world.servers.denied[denied] = NoAuth
     seen = world.watch()
     assert seen[-1] == members("a")
     told = world.groups.describe()[WEB]["poll"]
     assert told == {"members": 3, "unusable": {"member_0000000002": "it is no word: 1", "member_0000000003": "access denied"}}
-    world.servers.put(bad, b"c")
+    world.put(bad, b"c")
     assert seen[-1] == members("a", "c")
 
 
 def test_a_group_of_nothing_but_bad_members_keeps_the_last_good_ones(world: World) -> None:
-    path = world.servers.add_member(WEB, b"a")
+    path = world.add_member(WEB, b"a")
     seen = world.watch()
-    world.servers.put(path, b"1")
+    world.put(path, b"1")
     state = seen[-1]
     assert isinstance(state, Ok) and state.value == Group(("a",))
     assert "none of the 1 members can be used: it is no word: 1" in str(state.error)
-    world.servers.put(path, b"b")
+    world.put(path, b"b")
     assert seen[-1] == members("b")
 
 
 def test_a_group_whose_list_is_denied_is_a_lasting_failure(world: World) -> None:
-    world.servers.put(WEB)
+    world.put(WEB)
     world.servers.denied[WEB] = NoAuth
     seen = world.watch()
     assert isinstance(seen[-1], Failed)
@@ -151,16 +171,16 @@ def test_a_group_whose_list_is_denied_is_a_lasting_failure(world: World) -> None
 
 def test_only_what_is_new_is_read(world: World) -> None:
     for word in (b"a", b"b", b"c"):
-        world.servers.add_member(WEB, word)
+        world.add_member(WEB, word)
     world.watch()
     world.servers.asked.clear()
-    world.servers.add_member(WEB, b"d")
+    world.add_member(WEB, b"d")
     assert world.servers.asked == [f"children {WEB}", f"data {WEB}/member_0000000004"]
 
 
 def test_thousands_of_members_are_read_a_few_at_a_time(world: World) -> None:
     for _ in range(1000):
-        world.servers.add_member(WEB, b"a")
+        world.add_member(WEB, b"a")
     world.servers.is_slow = True
     world.watch()
     most = 0
@@ -174,28 +194,38 @@ def test_thousands_of_members_are_read_a_few_at_a_time(world: World) -> None:
 def test_the_list_is_read_now_and_then_although_nothing_is_told(world: World) -> None:
     seen = world.watch()
     world.servers.watches.clear()  # a notice that never comes
-    world.servers.add_member(WEB, b"a")
+    world.add_member(WEB, b"a")
     world.wait(RESYNC_SECONDS * 1.3)
     assert seen[-1] == members("a")
+
+
+def test_many_changes_one_after_the_other_are_told_together(world: World) -> None:
+    seen = world.watch()
+    for _ in range(100):
+        world.servers.add_member(WEB, b"a")
+    world.settle()
+    assert seen[-1] == members(*"a" * 100)
+    assert len(seen) <= 4
+    assert len([asked for asked in world.servers.asked if asked.startswith("children")]) <= 4
 
 
 # Watches
 
 
 def test_each_node_has_one_watch_whoever_looks(world: World) -> None:
-    world.servers.add_member(WEB, b"a")
-    world.servers.add_member(WEB, b"b")
+    world.add_member(WEB, b"a")
+    world.add_member(WEB, b"b")
     world.watch()
     world.watch()
     assert world.servers.watch_count == 3
     for _ in range(5):
-        world.servers.put(f"{WEB}/member_0000000001", b"c")
-        world.servers.remove(world.servers.add_member(WEB, b"d"))
+        world.put(f"{WEB}/member_0000000001", b"c")
+        world.remove(world.add_member(WEB, b"d"))
     assert world.servers.watch_count == 3
 
 
 def test_watches_are_set_anew_once_after_a_connection_broke_and_after_a_session_expired(world: World) -> None:
-    world.servers.add_member(WEB, b"a")
+    world.add_member(WEB, b"a")
     seen = world.watch()
     for lose in (world.servers.disconnect, world.servers.expire, world.servers.expire):
         lose()
@@ -236,7 +266,7 @@ def test_a_server_that_cannot_be_reached_is_told_with_its_reason_while_callers_w
     seen = world.watch()
     world.wait(CONNECTION_SECONDS + 0.5)
     assert seen[-1] == Pending("/prod/web; ZooKeeper at zk:2181: zk: connection refused")
-    world.servers.add_member(WEB, b"a")
+    world.add_member(WEB, b"a")
     world.servers.sessions[0].connect()
     world.wait(10.0)
     assert seen[-1] == members("a")
@@ -256,7 +286,7 @@ def test_refused_credentials_are_told_at_once_and_tried_again_slowly(world: Worl
 
 
 def test_a_session_that_must_have_expired_is_given_up_for_a_new_one(world: World) -> None:
-    world.servers.add_member(WEB, b"a")
+    world.add_member(WEB, b"a")
     seen = world.watch()
     world.servers.disconnect()
     world.servers.nodes = {"/": b""}
@@ -338,7 +368,7 @@ def test_our_member_stays_what_it_is_when_the_connection_breaks_only(world: Worl
 
 def test_our_member_is_made_again_when_somebody_removes_it(world: World) -> None:
     world.member()
-    world.servers.remove(ours(world)[0])
+    world.remove(ours(world)[0])
     world.wait()
     assert ours(world) == [f"{WEB}/member_0000000002"]
 
