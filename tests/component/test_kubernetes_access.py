@@ -26,9 +26,11 @@ from meshgw.backends.kubernetes import (
     Wanted,
 )
 from meshgw.backends.kubernetes_access import ApiServer
+from meshgw.backends.tls import ClientTlsFiles, TlsMaterial
 from meshgw.config.kubernetes import KubernetesServer
 from meshgw.config.tls import ClientTls
 from meshgw.core.live import Failed
+from meshgw.core.tls import TlsConfigError
 from meshgw.errors import BackendError, BackendRefused, NamerError
 from support.certs import authority
 
@@ -246,6 +248,23 @@ def test_a_kubeconfig_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> Non
         write(file)
         cluster.pass_time(31.0)
         assert not seen.error
+
+
+def test_certificates_in_memory_count_beside_files_and_are_named_when_they_are_bad(tmp_path: Path) -> None:
+    other, mine = tmp_path / "other.pem", authority().leaf(name="me", client=True)
+    other.write_bytes(authority("other").pem)
+    config = ClientTls(common_name="k8s", trust_certs_bundle=str(other))
+
+    def settings(**material: Any) -> Any:
+        return ClientTlsFiles(config, reactor=None, material=TlsMaterial(origin="/my/config", **material)).security().settings
+
+    good = settings(trust=authority().pem, certificate=mine.certificate_pem, key=mine.key_pem())
+    assert authority().pem in good.trust and authority("other").pem in good.trust
+    assert good.pair is not None
+    with pytest.raises(TlsConfigError, match="/my/config: certificate authority: no PEM certificate in it"):
+        settings(trust=b"nonsense")
+    with pytest.raises(TlsConfigError, match="/my/config: client certificate: the private key does not belong"):
+        settings(certificate=mine.certificate_pem, key=authority().leaf(name="you").key_pem())
 
 
 # --- what is served
