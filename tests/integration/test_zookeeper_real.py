@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -13,8 +14,41 @@ from typing import Any
 import pytest
 
 from support.gateways import LOOPBACK, SECONDS, Gateway, Json, Nginx, gateway
-from support.processes import Running, free_port, wait_until
+from support.processes import Process, Running, free_port, wait_until
 from support.zookeeper import StallingProxy, ZkServer, missing
+
+STOPPING = """
+import json, sys, threading, time
+from random import Random
+from twisted.internet import reactor, task
+from twisted.internet.defer import Deferred
+from meshgw.backends.kazoo_session import Ensemble
+from meshgw.backends.zookeeper import ZooKeeper
+from meshgw.errors import BackendError
+from meshgw.telemetry.metrics import Metrics
+
+async def run():
+    client = ZooKeeper(reactor, Random(1), Metrics(), Ensemble((("127.0.0.1", int(sys.argv[1])),), 2.0))
+    client.startService()
+    try:
+        await client.view()
+        print("connected", flush=True)
+    except BackendError as error:
+        print("not connected", flush=True)
+    await task.deferLater(reactor, 0.5)
+    running, began = len(kazoo()), time.monotonic()
+    await client.stopService()
+    stopped = time.monotonic() - began
+    while kazoo():
+        await task.deferLater(reactor, 0.05)
+    print(json.dumps({"running": running, "stopped": stopped, "ended": time.monotonic() - began}), flush=True)
+
+def kazoo():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("kazoo")]
+
+reactor.callWhenRunning(lambda: Deferred.fromCoroutine(run()).addBoth(lambda _: reactor.stop()))
+reactor.run()
+"""
 
 pytestmark = [pytest.mark.integration, pytest.mark.skipif(bool(missing()), reason=missing())]
 
@@ -320,3 +354,18 @@ def test_a_gateway_ends_in_time_while_it_connects(running: Running) -> None:
     gw.process.signal(15)
     assert gw.process.wait(8.0) == 0
     assert "Traceback" not in gw.process.output()
+
+
+@pytest.mark.parametrize("stalls", ["never", "when connected", "from the beginning"])
+def test_all_threads_end_soon_after_the_client_is_stopped(running: Running, proxy: StallingProxy, stalls: str) -> None:
+    if stalls == "from the beginning":
+        proxy.stall()
+    program = Process("stopping", [sys.executable, "-c", STOPPING, str(proxy.port)], running.directory)
+    running.add(program, is_ready=lambda: "connected" in program.output())
+    if stalls == "when connected":
+        proxy.stall()
+    assert program.wait(SECONDS) == 0, program.output()
+    told = json.loads(program.output().splitlines()[-1])
+    assert told["running"] == 3
+    assert told["stopped"] < 4.0
+    assert told["ended"] < 8.0
