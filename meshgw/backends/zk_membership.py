@@ -56,8 +56,8 @@ class Membership:
 
     async def _remove(self) -> None:
         node, self._node = self._node, None
-        if node is None:
-            return
+        if node is None or self._session != self._zookeeper.session_id:
+            return  # the node of an ended session is gone, and somebody else's may have its name if the server has lost its data
         removed = Deferred.fromCoroutine(self._zookeeper.delete(node))
         try:
             await removed.addTimeout(WITHDRAW_SECONDS, self._zookeeper.clock, lambda *_: None)
@@ -108,7 +108,8 @@ class Membership:
 
     def _failed(self, error: BackendError) -> None:
         if self._error is None or self._error.summary != error.summary:
-            _log.warn("{what} cannot be announced: {error}; trying again", what=self._what, error=str(error))
+            state = "cannot be announced" if self._node is None else "is announced only as long as its session lasts"
+            _log.warn("{what} {state}: {error}; trying again", what=self._what, state=state, error=str(error))
         self._error = error
 
     def _recovered(self) -> None:

@@ -246,6 +246,11 @@ class ZooKeeper(Service):
         except defer.TimeoutError as error:
             raise BackendSilent(backend=self.backend, reason=f"no answer within {seconds:g} s") from error
 
+    @property
+    def session_id(self) -> int | None:
+        """ZooKeeper's number of the present session; None before there is one."""
+        return None if self._session is None else self._session.id
+
     async def delete(self, path: str) -> None:
         """Remove a node, if there is a connection and the node exists."""
         if self._session is not None and self._state is State.CONNECTED:

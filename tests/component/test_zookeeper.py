@@ -410,3 +410,13 @@ def test_withdrawing_without_a_connection_is_done_at_once(world: World) -> None:
     world.servers.is_up = False
     member = world.member()
     assert _done(member.withdraw()) is None
+
+
+def test_withdrawing_after_the_session_ended_leaves_the_nodes_of_others_alone(world: World) -> None:
+    member = world.member()
+    path = ours(world)[0]
+    world.servers.expire()
+    world.servers.put(path, b"theirs", owner=99)  # by a server that lost its data, and counts from the beginning
+    world.servers.sessions[-1].connect()
+    _done(member.withdraw())
+    assert world.servers.nodes[path] == b"theirs"
