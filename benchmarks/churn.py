@@ -16,10 +16,11 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 from statistics import median
+from typing import Any
 
 import attrs
 
@@ -37,11 +38,16 @@ from support.processes import Running, accepts, free_port, wait_until
 
 COUNTED = Path(__file__).parent / "counted"
 BODY = 128
+WATCHED, UNWATCHED = "web", "other"
+"""Services that the gateway watches, and such that it does not: without churn means that only the latter change. What the source and this
+program need for a change, on a machine that they share with the gateway, is the same in both."""
 WARM_UP_SHARE = 0.25  # of the churn's time: until then caches, pools and the memory allocator fill, which is no leak
 MOST_WARM_UP = 30.0
 QUIET_SHARE = 0.5  # of a round's churn, for the run without
-CALM_SECONDS = 10.0  # the longest that the last change may take to arrive
+CALM_SECONDS = 5.0  # the longest that the last change may take to arrive
 EMPTIED = 0.01  # the part of the changes that take a whole service away, or bring it back
+CLIENT = {"clientSession": {"idleTimeMs": 1000}}  # so that connections do not hide what leaks
+SETTLE_SECONDS = 15.0
 GRACE_BYTES = 8 << 20  # RSS that may come whatever is done: the allocator keeps pages in pieces
 GRACE_FILES = 8
 GROWTH = 1.05
@@ -62,6 +68,7 @@ class Options:
     rounds: int = 4
     rate: float = 500.0
     seed: int = 1
+    deaf: bool = False
     load_core: int = 0
     gateway_core: int = 1
 
@@ -72,16 +79,17 @@ class Options:
 
 
 class Churn:
-    """The services as they should be, and the thread that changes them.
+    """Services as they should be, and the thread that changes them; ``title`` is what their names begin with.
 
     A service has between nine tenths of its endpoints and a few more than all; one that gets no requests may also vanish and come back.
     """
 
-    def __init__(self, source: Source, options: Options, port: int) -> None:
-        self._source, self._options, self._port, self._random = source, options, port, Random(options.seed)
+    def __init__(self, source: Source, options: Options, port: int, title: str) -> None:
+        self._source, self._options, self._port, self._title = source, options, port, title
+        self._random = Random(options.seed)
         self.present: dict[str, set[str]] = {}
         for number in range(options.services):
-            self.present[f"web{number}"] = {source.host(number, instance) for instance in range(options.each)}
+            self.present[f"{title}{number}"] = {source.host(number, instance) for instance in range(options.each)}
         self.changes = 0
         self.problems: list[str] = []
         self._stop = threading.Event()
@@ -123,7 +131,8 @@ class Churn:
     def _change(self) -> None:
         random, each = self._random, self._options.each
         number = random.randrange(self._options.services)
-        hosts = self.present[f"web{number}"]
+        name = f"{self._title}{number}"
+        hosts = self.present[name]
         if not hosts:
             self._fill(number)
         elif number >= self._options.busy and random.random() < EMPTIED:
@@ -132,10 +141,15 @@ class Churn:
             hosts.discard(random.choice(sorted(hosts)))
         else:
             hosts.add(self._source.host(number, random.randrange(2 * each)))
-        self.put(f"web{number}")
+        self.put(name)
 
     def _fill(self, number: int) -> None:
-        self.present[f"web{number}"].update(self._source.host(number, instance) for instance in range(self._options.each))
+        self.present[f"{self._title}{number}"].update(self._source.host(number, instance) for instance in range(self._options.each))
+
+
+def endpoints_of(mesh: Gateway) -> list[Any]:
+    """All endpoints in ``/client_state.json``."""
+    return [endpoint for client in json.loads(mesh.admin("/client_state.json").body).values() for endpoint in client["endpoints"]]
 
 
 @attrs.frozen(kw_only=True)
@@ -148,7 +162,8 @@ class Holding:
 
     @classmethod
     def of(cls, mesh: Gateway, file: Path) -> Holding:
-        """Count everything; the gateway stands still for some tenths of a second."""
+        """Count everything once no request is under way; the gateway stands still for some tenths of a second."""
+        wait_until(lambda: not any(endpoint["connections"]["open"] for endpoint in endpoints_of(mesh)), SETTLE_SECONDS)
         file.unlink(missing_ok=True)
         mesh.process.signal(signal.SIGUSR2)
         assert wait_until(file.exists, 30.0), mesh.process.describe("did not count its objects")
@@ -173,6 +188,7 @@ class Phase:
     runs: list[Run] = attrs.field(factory=list)
     cpu: list[float] = attrs.field(factory=list)
     """The part of a CPU that the gateway used."""
+    seconds: float = 0.0
 
     def p99(self) -> float:
         """The median of the runs."""
@@ -187,10 +203,12 @@ class Soak:
         self.load = Load(headers=12, seconds=1.0, core=options.load_core)
         backend = running.add(loopback_backend(running.directory, core=options.load_core, body=BODY))
         self.source = SOURCES[options.source](running, options.load_core)
-        self.churn = Churn(self.source, options, port_of(backend))
-        progress(f"{options.source}: {options.services} services of {options.each} endpoints")
-        for name in self.churn.present:
-            self.churn.put(name)
+        self.churn = Churn(self.source, options, port_of(backend), WATCHED)
+        self.elsewhere = Churn(self.source, options, port_of(backend), UNWATCHED)
+        progress(f"{options.source}: {options.services} services of {options.each} endpoints, and as many that nobody watches")
+        for churn in (self.churn, self.elsewhere):
+            for name in churn.present:
+                churn.put(name)
         self._counts = running.directory / "objects.json"
         self.mesh = self._gateway()
         self.quiet, self.churned = Phase(), Phase()
@@ -200,12 +218,8 @@ class Soak:
 
     def _gateway(self) -> Gateway:
         port, admin_port, directory = free_port(), free_port(), self._running.directory
-        router = {"protocol": "http", "label": "http", "servers": [{"port": port}], "dtab": f"/svc => {self.source.prefix}"}
-        settings = {
-            "admin": {"port": admin_port},
-            "namers": [self.source.namer],
-            "routers": [router],
-        }
+        router = {"protocol": "http", "servers": [{"port": port}], "dtab": f"/svc => {self.source.prefix}", "client": CLIENT}
+        settings = {"admin": {"port": admin_port}, "namers": [self.source.namer], "routers": [router]}
         env = {"PYTHONPATH": str(COUNTED), "COUNT_OBJECTS_TO": str(self._counts)}
         process = servers.meshgw(directory, json.dumps(settings), port=port, core=self.options.gateway_core, env=env)
         self._running.add(process, is_ready=lambda: accepts(port) and accepts(admin_port))
@@ -219,32 +233,34 @@ class Soak:
         if self.watched < options.services:
             self.problems.append(f"the gateway watches {self.watched:g} of {options.services} services")
         progress("warming up")
-        self._phase(Phase(), min(options.seconds * WARM_UP_SHARE, MOST_WARM_UP), self.churn.start, self.churn.stop)
+        self._phase(Phase(), min(options.seconds * WARM_UP_SHARE, MOST_WARM_UP), self.churn)
         self._calm()
         self.before = Holding.of(self.mesh, self._counts)
         warm = self.churn.changes
+        if options.deaf:
+            self.source.deafen()
         for number in range(options.rounds):
-            self._phase(self.quiet, each * QUIET_SHARE)
-            self._phase(self.churned, each, self.churn.start, self.churn.stop)
+            self._phase(self.quiet, each * QUIET_SHARE, self.elsewhere)
+            self._phase(self.churned, each, self.churn)
             progress(
                 f"round {number + 1}/{options.rounds}: p99 {self.quiet.runs[-1].p99} µs without, {self.churned.runs[-1].p99} µs with churn"
             )
-        self._phase(self.quiet, each * QUIET_SHARE)
+        self._phase(self.quiet, each * QUIET_SHARE, self.elsewhere)
         self.changes = self.churn.changes - warm
         self._calm()
         self.after = Holding.of(self.mesh, self._counts)
         self._judge()
 
-    def _phase(self, phase: Phase, seconds: float, start: Callable[[], None] | None = None, stop: Callable[[], None] | None = None) -> None:
+    def _phase(self, phase: Phase, seconds: float, churn: Churn) -> None:
         pid = self.mesh.process.pid
         began, before = time.monotonic(), cpu_ns(pid)
-        if start is not None:
-            start()
+        churn.start()
         run = self.load.steady(self.mesh.port, self.options.rate, BODY, pid=pid, seconds=max(1.0, seconds), hosts=self.options.busy)
-        if stop is not None:
-            stop()
+        churn.stop()
+        taken = time.monotonic() - began
         phase.runs.append(run)
-        phase.cpu.append((cpu_ns(pid) - before) / 1e9 / (time.monotonic() - began))
+        phase.cpu.append((cpu_ns(pid) - before) / 1e9 / taken)
+        phase.seconds += taken
 
     def _ask_all(self) -> None:
         for name in self.churn.present:
@@ -260,13 +276,13 @@ class Soak:
         """Let everything come back, and compare what the gateway has with what the source has."""
         self.churn.restore()
         began = time.monotonic()
-        if wait_until(lambda: not any(True for _ in self._differences()), CALM_SECONDS):
+        if wait_until(lambda: not list(self._differences()), CALM_SECONDS):
             self.arrived = max(self.arrived or 0.0, time.monotonic() - began)
-        self._ask_all()  # those that nobody asked for since they came back have no client
+            self._ask_all()  # those that nobody asked for since they came back have no client
+            wait_until(lambda: not list(self._differences(is_complete=True)), CALM_SECONDS)
+        self.problems += self._differences(is_complete=True)
         truth = {name: self.source.found(name) for name in self.churn.present}
         self.problems += [f"the source lost {name}" for name, hosts in truth.items() if hosts != self.churn.present[name]]
-        wait_until(lambda: not any(True for _ in self._differences(is_complete=True)), CALM_SECONDS)
-        self.problems += self._differences(is_complete=True)
 
     def _differences(self, *, is_complete: bool = False) -> Iterator[str]:
         """The services whose addresses in the gateway are not what they should be; one without a client counts if ``is_complete``."""
@@ -295,22 +311,22 @@ class Soak:
         quiet, churned, late = self.quiet.p99(), self.churned.p99(), median(run.late_us for run in self.churned.runs)
         if self.options.seconds >= LONG and churned - late > max(quiet * SLOWER, quiet + SLOWER_US):
             self.problems.append(f"p99 is {churned:.0f} µs with churn, {quiet:.0f} without")
-        self.problems += self.churn.problems
+        self.problems += [*self.churn.problems, *self.elsewhere.problems]
         lines = self.mesh.process.output().splitlines()
         self.problems += [line for line in lines if "defect" in line or line.startswith("Traceback")]
 
 
 def report(soak: Soak) -> Iterator[str]:
     """Markdown lines."""
-    options, changes = soak.options, soak.changes
+    options, changes, seconds = soak.options, soak.changes, soak.churned.seconds
     yield (
         f"{options.services} services of {options.each} endpoints in {options.source}, {soak.watched:g} watched; {changes} changes in "
-        f"{options.seconds:g} s, {changes / options.seconds:.1f} a second; {options.rate:g} requests/s to {options.busy} of them."
+        f"{seconds:.0f} s, {changes / seconds:.1f} a second; {options.rate:g} requests/s to {options.busy} of them."
     )
     yield ""
     yield table(list(_latencies(soak)))
     yield ""
-    each = (median(soak.churned.cpu) - median(soak.quiet.cpu)) * options.seconds / max(1, changes)
+    each = (median(soak.churned.cpu) - median(soak.quiet.cpu)) * seconds / max(1, changes)
     late = f"after {soak.arrived:.2f} s at most" if soak.arrived is not None else "never"
     yield f"A change costs the gateway {each * 1e3:.2f} ms of CPU. The last one had arrived everywhere {late}."
     yield ""
@@ -326,7 +342,7 @@ def report(soak: Soak) -> Iterator[str]:
 
 def _latencies(soak: Soak) -> Iterator[list[str]]:
     yield ["", "requests", "failed", "p50 µs", "p99 µs (least to most)", "sent late, p99 µs", "gateway's CPU"]
-    for title, phase in (("without churn", soak.quiet), ("with churn", soak.churned)):
+    for title, phase in (("unwatched services change", soak.quiet), ("watched ones change", soak.churned)):
         runs = phase.runs
         counts = [str(sum(run.requests for run in runs)), str(sum(run.failures for run in runs))]
         p99 = f"{phase.p99():.0f} ({min(run.p99 for run in runs)} to {max(run.p99 for run in runs)})"
@@ -353,6 +369,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=4, help="runs with churn, each between two without")
     parser.add_argument("--rate", type=float, default=500.0, help="requests per second")
     parser.add_argument("--seed", type=int, default=1, help="of what changes")
+    parser.add_argument("--deaf", action="store_true", help="let the fake refuse to tell of changes, to see that it is found out")
     cores = sorted(os.sched_getaffinity(0))
     parser.add_argument("--load-core", type=int, default=cores[0], help="CPU of everything else")
     parser.add_argument("--gateway-core", type=int, default=cores[-1], help="CPU of the gateway")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from support.kubernetes import ADMIN, Api, ApiServer, Etcd, at, endpoints, missing
+from support.kubernetes_fake import FakeKubernetes
 from support.processes import LOOPBACK, Process, ProcessFailed, Running, free_port
 
 Json = dict[str, Any]
@@ -36,6 +37,10 @@ class Source(Protocol):
 
     def found(self, name: str) -> set[str]:
         """The hosts that the source itself names for a service now."""
+        ...
+
+    def deafen(self) -> None:
+        """Tell the gateway nothing more. Raises :class:`ProcessFailed` where that cannot be had."""
         ...
 
 
@@ -86,6 +91,10 @@ class Consul:
             self._ask("PUT", "/v1/catalog/deregister", {"Node": "churn", "ServiceID": f"{name}-{host}"})
         self._registered[name] = wanted
 
+    def deafen(self) -> None:
+        """See :class:`Source`."""
+        raise ProcessFailed("only the fake API server can be made to tell nothing")
+
     def found(self, name: str) -> set[str]:
         """See :class:`Source`."""
         return {instance["ServiceAddress"] for instance in self._ask("GET", f"/v1/catalog/service/{name}")}
@@ -111,6 +120,12 @@ class Kubernetes:
         else:
             self._api.ask("DELETE", path)
 
+    def deafen(self) -> None:
+        """See :class:`Source`."""
+        refused = [[verb, "endpoints", "*"] for verb in ("list", "watch")]
+        if self._api.ask("POST", "/control", {"set": {"forbidden": refused}, "end_watches": []}).status != 200:
+            raise ProcessFailed("only the fake API server can be made to tell nothing")
+
     def found(self, name: str) -> set[str]:
         """See :class:`Source`."""
         object = self._api.do("GET", at(NAMESPACE, "endpoints", name))
@@ -133,6 +148,11 @@ def _apiserver(running: Running, core: int) -> Source:
     return Kubernetes(server.api, access, net=10)
 
 
-SOURCES: Mapping[str, Callable[[Running, int], Source]] = {"consul": _consul, "apiserver": _apiserver}
+def _kubernetes(running: Running, core: int) -> Source:
+    port = FakeKubernetes(running).port
+    return Kubernetes(Api(f"http://{LOOPBACK}:{port}"), {"host": LOOPBACK, "port": port}, net=127)
+
+
+SOURCES: Mapping[str, Callable[[Running, int], Source]] = {"consul": _consul, "kubernetes": _kubernetes, "apiserver": _apiserver}
 OWN_NETWORK = "apiserver"
 """The source whose endpoints cannot be on loopback addresses."""
