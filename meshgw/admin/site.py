@@ -47,7 +47,7 @@ class Route:
     needs_token: bool = False
 
 
-_DESCRIBED = re.compile(r"/namer_state/.+\.json|/[^/]+/(interpreter|identifier)_state/.+\.json")
+_DESCRIBED = re.compile(r"/namer_state/.+\.json|/[^/]+/(interpreter|identifier)_state/.+\.json|/announcer_state\.json")
 """Where something may describe itself, for which there is one view."""
 
 

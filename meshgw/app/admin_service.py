@@ -18,6 +18,7 @@ from twisted.web.server import Site
 from meshgw import __version__
 from meshgw.admin.api import RouterView
 from meshgw.admin.site import admin_site
+from meshgw.app.announcing import STATE_PATH, Announcements
 from meshgw.app.identify_site import identify_site
 from meshgw.app.plane import Plane
 from meshgw.app.ports import AdminPort
@@ -36,6 +37,11 @@ class Host(Protocol):
     @property
     def plane(self) -> Plane:
         """What serves at present."""
+        ...
+
+    @property
+    def announcements(self) -> Announcements:
+        """What is told others of the servers."""
         ...
 
     async def snapshot(self) -> Snapshot:
@@ -100,11 +106,14 @@ class View:
         return await self._host.plane.client_state()
 
     async def described(self) -> Sequence[str]:
-        """The paths where namers, interpreters and identifiers describe themselves."""
-        return await self._host.plane.described()
+        """The paths where namers, interpreters, identifiers and announcers describe themselves."""
+        described = await self._host.plane.described()
+        return [*described, STATE_PATH] if self._host.announcements.describe() else described
 
     async def description(self, path: str) -> Mapping[str, Any]:
         """What is shown at one of them."""
+        if path == STATE_PATH:
+            return self._host.announcements.describe()
         return await self._host.plane.description(path)
 
     async def loggers(self) -> Sequence[tuple[str, str]]:

@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from meshgw.app.sockets import router_label, server_name
 from meshgw.config.document import Chosen
 from meshgw.config.models import Config
+from meshgw.core.address import Address
 from meshgw.core.interfaces import LocalAddresses
 from meshgw.errors import MeshError
 from meshgw.kinds import Announcement, Announcer, Runtime
@@ -30,6 +31,8 @@ _log = Logger()
 LOOK_SECONDS: Final = 30.0
 """How often the machine's addresses are looked at, for servers that listen on all of them."""
 STOP_SECONDS: Final = 3.0
+STATE_PATH: Final = "/announcer_state.json"
+"""Where the admin server shows what is announced."""
 
 Listening = Callable[[str], tuple[str, int]]
 """The address that the server of a name (``app.sockets.server_name``) is bound to."""
@@ -44,6 +47,17 @@ class Wish:
     name: Path
     host: str
     port: int
+
+    @property
+    def full_name(self) -> str:
+        """The name as the configuration has it."""
+        prefix: Path = self.key[1].prefix
+        return (Path.of("#") + prefix + self.name).show()
+
+    @property
+    def address(self) -> str:
+        """``host:port``."""
+        return Address(self.host, self.port).show()
 
 
 def to_announce(ip: str, local: Iterable[str]) -> list[str]:
@@ -79,6 +93,16 @@ class Announcements:
             for name in _unmatched(chosen.config):
                 _log.warn("no announcer found for {name} of router {label}", name=name.show(), label=router_label(chosen))
         return self._adjust(config, listening)
+
+    def describe(self) -> dict[str, Any]:
+        """By name and address, whether each is announced, and what else its announcement tells; as JSON data."""
+        found: dict[str, Any] = {}
+        for wish in self._refused:
+            found.setdefault(wish.full_name, {})[wish.address] = {"announced": False, "error": "the log tells why it cannot be announced"}
+        for wish, one in self._announced.items():
+            more = one.describe() if hasattr(one, "describe") else {}
+            found.setdefault(wish.full_name, {})[wish.address] = {"announced": one.is_there, **more}
+        return found
 
     def withdraw(self) -> Deferred[None]:
         """Announce nothing any more; fires when that is done, within some seconds."""

@@ -87,6 +87,11 @@ class MeshService(MultiService):
         """What serves the routers at present."""
         return self._plane
 
+    @property
+    def announcements(self) -> Announcements:
+        """What is told others of the servers."""
+        return self._announcements
+
     def setServiceParent(self, parent: Any) -> None:
         """Attached by twistd to its application, give that our log observer; twistd begins logging right after."""
         if self.observer is not None and isinstance(parent, Componentized):
@@ -140,7 +145,7 @@ class MeshService(MultiService):
     def _announce(self, _started: object = None) -> None:
         """Tell others where the servers of the configuration at work are."""
         if not self._is_ending:
-            self._announcements.update(self._accepted.config, self._sockets.address)
+            self.announcements.update(self._accepted.config, self._sockets.address)
 
     def _be_master(self) -> None:
         add_process_metrics(self.metrics, time.time)  # noqa: TID251 - as above
@@ -264,7 +269,7 @@ class MeshService(MultiService):
 
     async def _stop(self) -> None:
         grace = self._grace if self._grace is not None else self._accepted.config.admin.shutdown_grace_ms / 1000
-        await self._announcements.withdraw()  # first, so that nobody is sent here who would be refused
+        await self.announcements.withdraw()  # first, so that nobody is sent here who would be refused
         self._sockets.close()
         waiting = []
         for gateway, left in self._leaving.items():

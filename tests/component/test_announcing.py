@@ -180,3 +180,11 @@ def test_what_cannot_be_announced_is_told_once_and_keeps_nothing_else_from_it(wo
     assert world.there == ["/web 10.0.0.9:80"]
     assert world.gauges == (3, 1)
     assert logged == ["10.0.0.9:80 is not announced: /unknown cannot be announced", "10.0.0.9:80 is not announced, as notes has a defect"]
+
+
+def test_what_is_announced_is_told_by_name_and_address(world: World) -> None:
+    world.update({"10.0.0.9:80": ["/#/notes/web", "/#/notes/unknown"]}, ONE)
+    assert world.announcements.describe() == {
+        "/#/notes/unknown": {"10.0.0.9:80": {"announced": False, "error": "the log tells why it cannot be announced"}},
+        "/#/notes/web": {"10.0.0.9:80": {"announced": True}},
+    }

@@ -158,6 +158,9 @@ def test_a_server_serves_and_tells_while_it_cannot_be_announced(running: Running
     gw = announcing(running, proxy.port, "/#/io.l5d.serversets/late/web", upstream=web.port)
     assert gw.get("web").status == 200
     assert wait_until(lambda: "cannot be announced: ZooKeeper at" in gw.process.output(), SECONDS)
+    state = json.loads(gw.admin("/announcer_state.json").body)["/#/io.l5d.serversets/late/web"][f"{LOOPBACK}:{gw.port}"]
+    assert state["announced"] is False and "ZooKeeper at" in state["error"]
+    assert b"/announcer_state.json" in gw.admin("/admin/index.txt").body
     metrics = gw.metrics()
     assert (metrics["announcements/wanted"], metrics["announcements/there"]) == (1, 0)
     proxy.go_on()
