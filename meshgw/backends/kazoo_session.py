@@ -23,7 +23,6 @@ from kazoo.exceptions import (  # type: ignore[import-untyped]
     ConnectionClosedError,
     ConnectionLoss,
     NoAuthError,
-    NodeExistsError,
     NoNodeError,
     OperationTimeoutError,
     SessionExpiredError,
@@ -94,10 +93,6 @@ CHANGES: Final = {
 
 class NoNode(Exception):
     """There is no such node."""
-
-
-class NodeExists(Exception):
-    """There is such a node already."""
 
 
 class _Socket(socket.socket):
@@ -310,8 +305,6 @@ class KazooSession:
         name = self._ensemble.name
         if isinstance(error, NoNodeError):
             return NoNode(path)
-        if isinstance(error, NodeExistsError):
-            return NodeExists(path)
         return backend_error(error, name, path)
 
 

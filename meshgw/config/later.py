@@ -18,8 +18,7 @@ LATER_KINDS: Final[Mapping[str, Mapping[str, str]]] = {
     "identifiers": {
         "io.l5d.header.path": "HTTP/2 identifier by path in a header",
     },
-    "namers": {
-    },
+    "namers": {},
     "interpreters": {
         "io.l5d.namerd": "interpreter over namerd's Thrift interface",
         "io.l5d.namerd.http": "interpreter over namerd's HTTP interface",

@@ -337,6 +337,15 @@ def test_nodes_with_access_lists_need_credentials_which_nobody_gets_to_see(runni
     assert "sesame-7" not in gw.process.output()
 
 
+def test_credentials_that_zookeeper_does_not_take_are_told(running: Running, shared: ZkServer) -> None:
+    gw = through(running, shared.port, "/unknown", authInfo={"scheme": "nonsense", "auth": "sesame-7"})
+    for _ in range(2):
+        refused = gw.get("web")
+        assert refused.status == 502 and "authentication failed; see authInfo" in refused.text
+    assert "sesame-7" not in gw.process.output()
+    assert "Traceback" not in gw.process.output()
+
+
 # The end
 
 
