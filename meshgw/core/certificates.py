@@ -15,10 +15,21 @@ import attrs
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 MOST_NAMES_SHOWN: Final = 20
 """Names of a certificate that an error lists; some have hundreds."""
+_UNREADABLE: Final = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+    TypeError,
+    SSL.Error,
+    crypto.Error,
+)
+"""What the libraries raise for parts of a certificate that are broken or of an unknown kind, each part when it is asked for."""
 _PROBLEMS: Final[Mapping[int, str]] = {  # X509_STORE_CTX_get_error(3)
     2: "the certificate of its issuer is missing and not among the trusted ones",
     7: "its signature is wrong",
@@ -71,7 +82,12 @@ def load_pair(certificate: bytes, key: bytes, *, intermediates: bytes = b"", ori
         raise ValueError("the private key is encrypted; it must be readable without a password") from error
     except (ValueError, UnsupportedAlgorithm) as error:  # their texts are left out: no byte of a key belongs in a message
         raise ValueError("the private key cannot be read; expected PEM in PKCS#8, PKCS#1 or SEC1 form") from error
-    if _public_bytes(first.public_key()) != _public_bytes(private.public_key()):
+    try:
+        first.not_valid_after_utc, first.not_valid_before_utc, first.subject  # noqa: B018 - what is broken is found when it is looked at
+        is_its_own = _public_bytes(first.public_key()) == _public_bytes(private.public_key())
+    except _UNREADABLE as error:
+        raise ValueError(f"a part of the certificate cannot be used: {error}") from error
+    if not is_its_own:
         raise ValueError("the private key does not belong to the certificate")
     chain = (*rest, *(load_certificates(intermediates) if intermediates else ()))
     pair = KeyPair(first, chain, private, origin, names_of(first))
@@ -85,7 +101,9 @@ def _probe(pair: KeyPair) -> None:
     try:
         context.use_certificate(pair.certificate)
         context.use_privatekey(pair.key)
-    except SSL.Error as error:
+        for one in pair.chain:
+            context.add_extra_chain_cert(one)
+    except (SSL.Error, crypto.Error) as error:
         reasons = "; ".join(str(reason[2]) for reason in error.args[0]) if error.args else ""
         raise ValueError(f"the certificate is refused: {reasons or 'no reason given'}") from error
     except (TypeError, ValueError) as error:
@@ -96,7 +114,7 @@ def load_certificates(pem: bytes) -> list[x509.Certificate]:
     """The certificates of a PEM text, at least one. Raises ValueError."""
     try:
         return x509.load_pem_x509_certificates(pem)
-    except ValueError as error:
+    except _UNREADABLE as error:
         if b"-----BEGIN CERTIFICATE-----" not in pem:
             raise ValueError("no PEM certificate in it") from error
         raise ValueError(f"a certificate in it cannot be read: {error}") from error
@@ -111,7 +129,7 @@ def alternative_names(certificate: x509.Certificate) -> x509.SubjectAlternativeN
     """The certificate's names as the extension has them; None without a readable one."""
     try:
         return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):  # broken extensions count as none
+    except (x509.ExtensionNotFound, *_UNREADABLE):  # broken extensions count as none
         return None
 
 
@@ -133,6 +151,13 @@ def showing(text: str) -> str:
 
 def describe_certificate(certificate: x509.Certificate) -> str:
     """Subject, names, issuer and validity on one line."""
+    try:
+        return _described(certificate)
+    except _UNREADABLE as error:
+        return showing(f"one that cannot be read: {error}")
+
+
+def _described(certificate: x509.Certificate) -> str:
     found = alternative_names(certificate)
     names = [f"{_KIND.get(type(name), 'other')}:{name.value}" for name in found] if found is not None else []
     more = f" and {len(names) - MOST_NAMES_SHOWN} more" if len(names) > MOST_NAMES_SHOWN else ""
@@ -177,7 +202,10 @@ def identity_of(certificate: x509.Certificate) -> PeerIdentity | None:
         names = [name for name in found.get_values_for_type(x509.DNSName) if not _poses(name)]
         if names:
             return PeerIdentity(names[0].lower(), "dns")
-    common = [str(name.value) for name in certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)]
+    try:
+        common = [str(name.value) for name in certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)]
+    except _UNREADABLE:
+        return None
     return PeerIdentity(showing(common[0]), "cn") if common and not _poses(common[0]) else None
 
 

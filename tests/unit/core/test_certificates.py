@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 from datetime import UTC, datetime
 
 import pytest
@@ -193,6 +194,37 @@ def test_the_state_tells_of_good_and_bad_ones() -> None:
     assert state.source == "files"
     assert state.certificates == (("web.crt", ("*.example.net", "web.example"), loaded.not_after),)
     assert state.errors == {"api.crt": "api.crt: no PEM certificate in it"}
+
+
+CHANGES = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=3)
+
+
+@given(CHANGES, CHANGES)
+def test_broken_certificates_are_refused_with_a_reason_and_never_break_a_reader(
+    leaf: list[tuple[float, int]], above: list[tuple[float, int]]
+) -> None:
+    own, other = broken(WEB.certificate_pem, leaf), broken(authority().pem, above)
+    for pem in (own, other, WEB.certificate_pem + other):
+        try:
+            loaded = load_pair(pem, WEB.key_pem())
+        except ValueError as error:
+            assert "PRIVATE" not in str(error)
+        else:
+            assert loaded.not_after
+    try:
+        (certificate,) = load_certificates(own)
+    except ValueError:
+        return
+    assert describe_certificate(certificate)
+    identity_of(certificate)
+
+
+def broken(pem: bytes, changes: list[tuple[float, int]]) -> bytes:
+    """The certificate with other bytes at these parts of its length."""
+    data = bytearray(x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER))
+    for at, value in changes:
+        data[int(at * len(data))] = value
+    return b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(bytes(data)) + b"-----END CERTIFICATE-----\n"
 
 
 @given(st.dictionaries(st.sampled_from(["a", "b", "c"]), st.lists(st.sampled_from(["x.y", "*.y", "z.y", "q"]), max_size=4), max_size=3))
