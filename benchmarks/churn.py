@@ -44,7 +44,7 @@ program need for a change, on a machine that they share with the gateway, is the
 WARM_UP_SHARE = 0.25  # of the churn's time: until then caches, pools and the memory allocator fill, which is no leak
 MOST_WARM_UP = 30.0
 QUIET_SHARE = 0.5  # of a round's churn, for the run without
-CALM_SECONDS = 5.0  # the longest that the last change may take to arrive
+CALM_SECONDS = 8.0  # the longest that the last change may take to arrive: many watches of Consul take turns of five seconds
 EMPTIED = 0.01  # the part of the changes that take a whole service away, or bring it back
 CLIENT = {"clientSession": {"idleTimeMs": 1000}}  # so that connections do not hide what leaks
 SETTLE_SECONDS = 15.0
@@ -242,9 +242,9 @@ class Soak:
         for number in range(options.rounds):
             self._phase(self.quiet, each * QUIET_SHARE, self.elsewhere)
             self._phase(self.churned, each, self.churn)
-            progress(
-                f"round {number + 1}/{options.rounds}: p99 {self.quiet.runs[-1].p99} µs without, {self.churned.runs[-1].p99} µs with churn"
-            )
+            quiet, churned = self.quiet.runs[-1].p99, self.churned.runs[-1].p99
+            memory = rss_kb(self.mesh.process.pid) / 1024
+            progress(f"round {number + 1}/{options.rounds}: p99 {quiet} µs without, {churned} µs with churn; {memory:.1f} MiB")
         self._phase(self.quiet, each * QUIET_SHARE, self.elsewhere)
         self.changes = self.churn.changes - warm
         self._calm()
