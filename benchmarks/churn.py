@@ -51,6 +51,7 @@ SETTLE_SECONDS = 15.0
 GRACE_BYTES = 8 << 20  # RSS that may come whatever is done: the allocator keeps pages in pieces
 GRACE_FILES = 8
 GROWTH = 1.05
+RSS_GROWTH = 1.25  # the interpreter collects everything only when a quarter of it is new
 SLOWER, SLOWER_US = 1.5, 2000  # the p99 that is allowed with churn: so many times that without, or so much more; without what was sent late
 LONG = 60.0  # seconds from which on the p99 counts: below, it is that of a few dozen requests
 
@@ -159,6 +160,8 @@ class Holding:
     rss: int
     files: int
     objects: Counter[str]
+    blocks: int
+    """Of memory that the interpreter has given out."""
 
     @classmethod
     def of(cls, mesh: Gateway, file: Path) -> Holding:
@@ -167,8 +170,8 @@ class Holding:
         file.unlink(missing_ok=True)
         mesh.process.signal(signal.SIGUSR2)
         assert wait_until(file.exists, 30.0), mesh.process.describe("did not count its objects")
-        counts: Counter[str] = Counter(json.loads(file.read_text()))
-        return cls(rss=rss_kb(mesh.process.pid) * 1024, files=len(os.listdir(f"/proc/{mesh.process.pid}/fd")), objects=counts)
+        counted, files = json.loads(file.read_text()), len(os.listdir(f"/proc/{mesh.process.pid}/fd"))
+        return cls(rss=rss_kb(mesh.process.pid) * 1024, files=files, objects=Counter(counted["objects"]), blocks=counted["blocks"])
 
     @property
     def total(self) -> int:
@@ -301,7 +304,9 @@ class Soak:
         failures = sum(run.failures for phase in (self.quiet, self.churned) for run in phase.runs)
         if failures:
             self.problems.append(f"{failures} requests failed")
-        if self.after.rss > self.before.rss * GROWTH + GRACE_BYTES:
+        if self.after.blocks > self.before.blocks * GROWTH:
+            self.problems.append(f"memory in use grew from {self.before.blocks} to {self.after.blocks} blocks")
+        if self.after.rss > self.before.rss * RSS_GROWTH + GRACE_BYTES:
             self.problems.append(f"memory grew from {self.before.rss >> 20} to {self.after.rss >> 20} MiB")
         if self.after.files > self.before.files * GROWTH + GRACE_FILES:
             self.problems.append(f"open files grew from {self.before.files} to {self.after.files}")
@@ -330,9 +335,9 @@ def report(soak: Soak) -> Iterator[str]:
     late = f"after {soak.arrived:.2f} s at most" if soak.arrived is not None else "never"
     yield f"A change costs the gateway {each * 1e3:.2f} ms of CPU. The last one had arrived everywhere {late}."
     yield ""
-    rows = [["", "RSS MiB", "open files", "objects"]]
+    rows = [["", "RSS MiB", "blocks in use", "objects", "open files"]]
     for title, held in (("after warming up", soak.before), ("at the end", soak.after)):
-        rows.append([title, f"{held.rss / (1 << 20):.1f}", str(held.files), str(held.total)])
+        rows.append([title, f"{held.rss / (1 << 20):.1f}", str(held.blocks), str(held.total), str(held.files)])
     yield table(rows)
     yield ""
     yield f"{len(soak.problems)} problems:" if soak.problems else "Nothing was missed, nothing failed, nothing leaked."
