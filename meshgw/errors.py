@@ -258,15 +258,16 @@ class AddressDenied(BindError):
 
 @attrs.frozen(kw_only=True)
 class DeadlineExceeded(MeshError):
-    """The deadline that came with the request (``l5d-ctx-deadline``) has passed, ``late`` seconds before it got here."""
+    """The deadline that came with the request, in the field ``said_in``, has passed, ``late`` seconds before it got here."""
 
     phase: ClassVar[str] = "time"
     status: ClassVar[int] = 503
     late: float
+    said_in: str = "l5d-ctx-deadline"
 
     def __str__(self) -> str:
         when = f"{self.late:.3f} s before it arrived here" if self.late else "while waiting for a response"
-        return f"the request's deadline passed {when} (l5d-ctx-deadline)"
+        return f"the request's deadline passed {when} ({self.said_in})"
 
 
 @attrs.frozen(kw_only=True)
@@ -375,6 +376,18 @@ class UpstreamClosed(AnswerError):
 
 
 @attrs.frozen(kw_only=True)
+class StreamReset(AnswerError):
+    """The endpoint reset the stream; ``stream_code`` is HTTP/2's error code, ``code`` its name. HTTP/2 callers get the same."""
+
+    selected: str
+    code: str
+    stream_code: int
+
+    def __str__(self) -> str:
+        return f"{self.selected} reset the stream: {self.code}"
+
+
+@attrs.frozen(kw_only=True)
 class AttemptTimeout(AnswerError):
     """One attempt took longer than ``seconds`` to begin its answer (spec 5.8, requestAttemptTimeoutMs)."""
 
@@ -408,6 +421,17 @@ class CallerGone(MeshError):
 
     def __str__(self) -> str:
         return "the caller closed the connection"
+
+
+@attrs.frozen(kw_only=True)
+class CallerReset(CallerGone):
+    """The caller reset its stream; ``stream_code`` is HTTP/2's error code, ``code`` its name."""
+
+    code: str
+    stream_code: int
+
+    def __str__(self) -> str:
+        return f"the caller reset the stream: {self.code}"
 
 
 @attrs.frozen(kw_only=True)

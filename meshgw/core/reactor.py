@@ -40,12 +40,17 @@ class Poller(Protocol):
         """Stop reporting; must be called before the descriptor is closed."""
         ...
 
+    def later(self, function: Callable[[], None]) -> None:
+        """Call ``function`` once, when the events at hand have been handled: what they made can leave in one write then."""
+        ...
+
 
 class MeshReactor(EPollReactor):
     """Twisted's epoll reactor with a direct table of data-path handlers; it is its own :class:`Poller`."""
 
     def __init__(self) -> None:
         self._direct: dict[int, Handler] = {}
+        self._later: list[Callable[[], None]] = []
         super().__init__()  # type: ignore[no-untyped-call]
 
     def watch(self, fd: int, handler: Handler, events: int) -> None:
@@ -62,6 +67,20 @@ class MeshReactor(EPollReactor):
         if self._direct.pop(fd, None) is not None:
             self._poller.unregister(fd)
 
+    def later(self, function: Callable[[], None]) -> None:
+        """See :class:`Poller`."""
+        self._later.append(function)
+
+    def _run_later(self) -> None:
+        """Call what was put off; what is put off meanwhile too, as it is the rest of the same work."""
+        calls = self._later
+        for function in calls:
+            try:
+                function()
+            except Exception:  # noqa: BLE001 - as in doPoll
+                _log.failure("defect in what was put off to the end of a round of events")
+        calls.clear()
+
     def doPoll(self, timeout: float | None) -> None:
         """Wait for events and handle them, again and again while nothing but sockets has work to do.
 
@@ -73,6 +92,8 @@ class MeshReactor(EPollReactor):
         seconds = monotonic
         until = None if timeout is None else seconds() + timeout
         wait = -1.0 if timeout is None else timeout
+        if self._later:  # timers and other calls of the main loop made something
+            self._run_later()
         while True:
             try:
                 ready = poll(wait, _MOST_EVENTS)
@@ -89,6 +110,8 @@ class MeshReactor(EPollReactor):
                 except Exception:  # noqa: BLE001 - the rim: one connection's defect must not end the loop for all
                     _log.failure("defect in a data-path handler; its connection is dropped")
                     self._drop(fd)
+            if self._later:
+                self._run_later()
             if not ready or self.threadCallQueue or self._newTimedCalls or not self.running or self._justStopped:
                 return
             if until is not None:
@@ -168,6 +191,10 @@ class StockPoller:
         if descriptor is not None:
             self._reactor.removeReader(descriptor)
             self._reactor.removeWriter(descriptor)
+
+    def later(self, function: Callable[[], None]) -> None:
+        """See :class:`Poller`."""
+        self._reactor.callLater(0, function)
 
 
 def poller_for(reactor: Any) -> Poller:
