@@ -201,13 +201,13 @@ class HttpClient:
         if ex.status < 200:
             self._interim_answer(ex, data, rest)
             return
-        self._keep = keep and ex.version == b"1.1"
+        self._keep = keep and ex.version != b"1.0"  # as which a request of HTTP/2 is not sent
         length = ex.response_length
         if length != len(rest) or (self._p.max_body is not None and length > self._p.max_body):
             self._begin_body(ex, length, rest)
             return
         self._free(b"")  # the whole answer is here: give the connection back first, so that the next request can have it
-        ex.upstream = None
+        ex.upstream = ex.answer_trailers = None
         ex.walk.answered(ex, rest, True)
 
     def _received_more(self, data: bytes) -> None:
@@ -255,6 +255,7 @@ class HttpClient:
             ex.answer_trailers = body.trailers  # not the request's, which are sent again with a retry
             self._complete(ex, payload, body.rest)
         else:
+            ex.answer_trailers = None
             ex.walk.answered(ex, payload, False)
             self._hold(ex)
 
@@ -303,7 +304,7 @@ class HttpClient:
         if body.done:
             self._free(body.rest)
             ex.upstream = None
-            ex.caller.send_end(body.trailers)
+            ex.caller.send_end(ex.walk.concluded(ex, body.trailers))
         else:
             self._hold(ex)
 
@@ -368,7 +369,7 @@ class HttpClient:
         if self._state == _READING_BODY and isinstance(self._body, CloseBody) and ex is not None:
             self._free(b"")
             ex.upstream = None
-            ex.caller.send_end([])
+            ex.caller.send_end(ex.walk.concluded(ex, []))
         elif self._state == _TUNNEL and ex is not None:
             ex.caller.send_end([])
         else:

@@ -268,17 +268,21 @@ class Pool:
                 self.connect_failed(reason)
             else:
                 self._stats.connected(seconds, connection)
-                client = self._make_client(connection, self._parameters, self, self.name)
-                client.born = self._clock()
-                self._clients.add(client)
-                connection.start()
-                self.released(client)
+                self.adopt(connection)
                 if then is not None:
                     then()
 
         attempt = self._dial(done, self._prelude)
         self._connecting.add(attempt)
         attempt.start(self._address.host, self._address.port, self._limits.connect_timeout, SocketOptions())
+
+    def adopt(self, connection: Stream) -> None:
+        """Serve with an established connection."""
+        client = self._make_client(connection, self._parameters, self, self.name)
+        client.born = self._clock()
+        self._clients.add(client)
+        connection.start()
+        self.released(client)
 
     def connect_failed(self, reason: str | MeshError) -> None:
         """No connection came of an attempt: the first waiter is told."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
+import attrs
+
 from meshgw.wire.context import TraceId
 from meshgw.wire.headers import Headers
 
@@ -22,6 +24,20 @@ if TYPE_CHECKING:
 
 UNKNOWN_LENGTH = -1
 """A body length that only its end tells."""
+
+
+def _nothing() -> None:
+    """Stand in for a callback that nobody wants."""
+
+
+@attrs.frozen
+class Hold:
+    """Bounds of an answer that is kept until its end, seconds and bytes of its body, and who is told when one is reached."""
+
+    seconds: float
+    size: int
+    on_time: Callable[[], None] = _nothing
+    on_size: Callable[[], None] = _nothing
 
 
 class Caller(Protocol):
@@ -145,6 +161,14 @@ class Walk(Protocol):
         """The answer's head is in the exchange; ``body`` are its first bytes, the only ones if ``done``."""
         ...
 
+    def holds(self, ex: Exchange) -> Hold | None:
+        """How long and how much of the answer whose head has come is to be kept, as its end decides whether the request is retried."""
+        ...
+
+    def concluded(self, ex: Exchange, trailers: list[bytes]) -> list[bytes]:
+        """The end of an answer that was passed on from its head on has come; the trailers to pass on."""
+        ...
+
     def informed(self, ex: Exchange, line: bytes, headers: Headers) -> None:
         """An interim answer came."""
         ...
@@ -189,7 +213,8 @@ class Exchange:
       when it came whole with its head; ``error`` when it was made here.
     - Connection: ``peer``, ``local``, and ``secured``, the facts of its TLS once the handshake is done; None for plaintext.
     - ``headers`` and ``response`` are filled anew for each request of a connection: whoever needs them longer copies them.
-    - End: ``ended``, ``outcome`` (the key of ``telemetry.outcomes``), and the whole time as ``micros`` and its histogram ``bucket``.
+    - End: ``ended``, ``outcome`` (the key of ``telemetry.outcomes``), and the time taken as ``micros`` and its histogram ``bucket``. That
+      is the whole time, or that until ``headed``, when the head was passed on, where the caller's protocol counts so; it is 0 elsewhere.
     """
 
     __slots__ = (
@@ -211,6 +236,7 @@ class Exchange:
         "ended",
         "error",
         "fault_timer",
+        "headed",
         "headers",
         "length",
         "line",
@@ -260,7 +286,7 @@ class Exchange:
         self.headers, self.response = Headers(), Headers()
         self.scheme: bytes | None = None
         self.answer_trailers: list[bytes] | None = None
-        self.attempt_started = self.ended = 0.0
+        self.attempt_started = self.ended = self.headed = 0.0
         self.micros = self.bucket = self.response_length = self.base = self.depth = 0
         self.outcome: int | str = 0
         self.tally: Any = None
@@ -311,10 +337,11 @@ class Exchange:
         self._trace, self.root = place, 0
 
     def request_line(self) -> bytes:
-        """The request line to send on: the caller's own unless somebody changed the target."""
+        """The request line to send on over HTTP/1.x: the caller's own unless somebody changed the target."""
         if self.line and self.target is self.line_target:
             return self.line
-        return b"%b %b HTTP/%b" % (self.method, self.target, self.version)
+        version = b"1.0" if self.version == b"1.0" else b"1.1"
+        return b"%b %b HTTP/%b" % (self.method, self.target, version)
 
     def header(self, name: bytes) -> bytes | None:
         """The request's field ``name`` (lower-case), repeated lines joined by ``, ``; None when absent."""

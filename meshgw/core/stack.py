@@ -39,6 +39,8 @@ class Role(enum.Enum):
     SERVER_NAME = "checkServerName"
     CLIENT_ID = "clientId"
     CONNECT = "connect"
+    GRPC_DEADLINE = "grpcDeadline"
+    GRPC_TIMEOUT = "grpcTimeout"
 
 
 @attrs.frozen
@@ -125,6 +127,10 @@ class Stack:
             if present is role:
                 return Stack(self.level, (*self.entries[:index], (new, build), *self.entries[index:]))
         raise KeyError(role)
+
+    def without(self, *roles: Role) -> Stack:
+        """A stack without the filters of these roles."""
+        return Stack(self.level, tuple(entry for entry in self.entries if entry[0] not in roles))
 
     def compile(self, parameters: Any) -> Pipeline:
         """Build every filter for one place and collect the hooks of those that are needed there."""

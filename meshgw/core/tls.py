@@ -19,6 +19,7 @@ from service_identity.hazmat import DNS_ID, DNSPattern, IPAddress_ID, IPAddressP
 
 from meshgw.core.certificates import KeyPair, alternative_names, describe_certificate, load_certificates, showing, tls_problem
 from meshgw.errors import ConnectError
+from meshgw.wire.cipher_suites import is_for_h2, openssl_name
 
 TLS_1_2: Final = SSL.TLS1_2_VERSION
 TLS_1_3: Final = SSL.TLS1_3_VERSION
@@ -94,7 +95,10 @@ class ClientSettings:
 
 def server_context(pair: KeyPair, settings: ServerSettings) -> SSL.Context:
     """A context that shows ``pair``. Raises :class:`TlsConfigError`."""
-    context = _context(SSL.TLS_SERVER_METHOD, settings.protocols, settings.ciphers)
+    ciphers = settings.ciphers
+    if b"h2" in settings.alpn:  # the others come last, for callers that know nothing better (RFC 9113 section 9.2.2)
+        ciphers = tuple(sorted(ciphers, key=lambda cipher: not is_for_h2(cipher)))
+    context = _context(SSL.TLS_SERVER_METHOD, settings.protocols, ciphers)
     use_pair(context, pair)
     # Sessions live in tickets that clients keep; OpenSSL's own cache would hold 20,000 of them for each certificate.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
@@ -170,15 +174,6 @@ def _suites(ciphers: Iterable[str]) -> tuple[list[str], list[str]]:
             raise TlsConfigError(what="ciphers", reason=f"unknown cipher suite {cipher!r}") from error
         (newer if is_new else older).append(name)
     return older, newer
-
-
-def openssl_name(cipher: str) -> str:
-    """OpenSSL's name of a cipher suite that is given by the name that IANA and Java use; other names stay as they are."""
-    exchange, found, rest = cipher.removeprefix("TLS_").partition("_WITH_")
-    if not found or not cipher.startswith("TLS_"):
-        return cipher
-    name = rest.replace("AES_", "AES").replace("_CBC", "").replace("_", "-").replace("POLY1305-SHA256", "POLY1305")
-    return name if exchange == "RSA" else f"{exchange.replace('_', '-')}-{name}"
 
 
 def use_pair(context: SSL.Context, pair: KeyPair) -> None:

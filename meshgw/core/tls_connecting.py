@@ -53,23 +53,3 @@ class TlsConnecting:
                 self._done(self._tls, "")
             else:
                 self._done(None, error)
-
-
-class Unconfigured:
-    """An attempt that fails with what is wrong with the configuration."""
-
-    def __init__(self, wheel: Wheel, done: Done, error: MeshError) -> None:
-        self._wheel, self._done, self._error = wheel, done, error
-        self._is_cancelled = False
-
-    def start(self, host: str, port: int, timeout: float, options: SocketOptions) -> None:
-        """Fail soon."""
-        self._wheel.soon(self._fail)
-
-    def cancel(self) -> None:
-        """Give up; ``done`` is not called."""
-        self._is_cancelled = True
-
-    def _fail(self) -> None:
-        if not self._is_cancelled:
-            self._done(None, self._error)

@@ -120,6 +120,12 @@ class ClientTlsConnection(TlsConnection):
             client.resumed += 1
 
     def _established(self) -> None:
+        agreed, client = self.alpn, self._client
+        if not client.takes(agreed):
+            wanted = b", ".join(client.protocols).decode("ascii")
+            chosen = repr(agreed.decode("ascii", "backslashreplace")) if agreed else "no protocol"
+            self._fail("protocol", f"the endpoint does not speak {wanted}: it chose {chosen} (ALPN)")
+            return
         super()._established()
         self._young = _TICKETS
         if self.version == "TLSv1.2":

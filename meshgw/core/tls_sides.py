@@ -32,6 +32,7 @@ HANDSHAKE_SECONDS: Final = 10.0
 """How long a handshake may take: ample for two round trips and slow signatures, short enough to free what a silent peer holds."""
 LOG_SECONDS: Final = 10.0
 """Failed handshakes are as many as callers like; of each kind one line is logged in this time, which tells how many there were."""
+HTTP1: Final = b"http/1.1"
 MOST_SESSIONS: Final = 256
 """Endpoints whose session is kept for one service; the oldest makes room."""
 
@@ -177,6 +178,16 @@ class TlsClient:
     def validates(self) -> bool:
         """Whether certificates are verified."""
         return self._security.settings.validate
+
+    @property
+    def protocols(self) -> tuple[bytes, ...]:
+        """What is offered by ALPN."""
+        return self._security.settings.alpn
+
+    def takes(self, agreed: bytes) -> bool:
+        """Whether the connection can be used with what the endpoint chose; one that chose nothing speaks HTTP/1.1 (RFC 9113, 3.2)."""
+        offered = self.protocols
+        return not offered or agreed in offered or (not agreed and HTTP1 in offered)
 
     def has_session(self, endpoint: str) -> bool:
         """Whether a session with the endpoint can be resumed."""
