@@ -22,7 +22,7 @@ class AccessRecord:
 
     def __init__(self, log: AccessLog, now: Callable[[], float]) -> None:
         self._write, self._now = log.write, now
-        self._clock = ClfClock()
+        self._clock = ClfClock(log.zone)
         self._format = ClfFormat()
         self._time, self._until = b"", float("-inf")
 

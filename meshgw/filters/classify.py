@@ -57,13 +57,13 @@ class HttpClassifier:
     it is known not to have been delivered; and a request that can not be replayed is never retryable.
     """
 
-    __slots__ = ("_can_replay", "_methods")
+    __slots__ = ("_can_replay", "_heeds_answer", "_methods")
     sure_below: ClassVar[int] = 500
     """Answers of a lower status are successes whatever else they say; who has such a limit need not be asked about them."""
 
-    def __init__(self, methods: frozenset[bytes] = frozenset(), can_replay: CanReplay = has_no_body) -> None:
-        """``methods`` are those whose requests may be sent again."""
-        self._methods, self._can_replay = methods, can_replay
+    def __init__(self, methods: frozenset[bytes] = frozenset(), can_replay: CanReplay = has_no_body, *, heeds_answer: bool = True) -> None:
+        """``methods`` are those whose requests may be sent again; ``heeds_answer`` tells whether ``l5d-retryable`` counts."""
+        self._methods, self._can_replay, self._heeds_answer = methods, can_replay, heeds_answer
 
     def classify(self, ex: Exchange) -> Verdict:
         """Judge the answer's head in ``ex``, or the error that stands in place of an answer."""
@@ -71,7 +71,7 @@ class HttpClassifier:
         if error is None:
             if not 500 <= ex.status < 600:
                 return SUCCESS
-            is_retryable = ex.method in self._methods or says_retryable(ex.response)
+            is_retryable = ex.method in self._methods or (self._heeds_answer and says_retryable(ex.response))
         elif isinstance(error, Refused):
             # A filter's own answer: asking again changes nothing.
             return NON_RETRYABLE_FAILURE if error.code >= 500 else SUCCESS
@@ -142,9 +142,11 @@ class AllSuccessfulConfig:
     """Every answer is a success, whatever its status; errors are failures and are not retried."""
 
 
-def _build(methods: frozenset[bytes]) -> Callable[..., HttpClassifier]:
+def by_methods(methods: frozenset[bytes], *, heeds_answer: bool = True) -> Callable[..., HttpClassifier]:
+    """What builds a classifier that calls failures of these methods retryable."""
+
     def build(_config: object, _runtime: Runtime, *, can_replay: CanReplay = has_no_body) -> HttpClassifier:
-        return HttpClassifier(methods, can_replay)
+        return HttpClassifier(methods, can_replay, heeds_answer=heeds_answer)
 
     return build
 
@@ -156,10 +158,10 @@ def build_all_successful(_config: AllSuccessfulConfig, _runtime: Runtime, *, can
 
 _HTTP: Final = frozenset({"http"})
 
-NON_RETRYABLE_5XX = Kind(id="io.l5d.http.nonRetryable5XX", config=NonRetryable5xxConfig, build=_build(frozenset()), protocols=_HTTP)
-RETRYABLE_READ_5XX = Kind(id="io.l5d.http.retryableRead5XX", config=RetryableRead5xxConfig, build=_build(READS), protocols=_HTTP)
+NON_RETRYABLE_5XX = Kind(id="io.l5d.http.nonRetryable5XX", config=NonRetryable5xxConfig, build=by_methods(frozenset()), protocols=_HTTP)
+RETRYABLE_READ_5XX = Kind(id="io.l5d.http.retryableRead5XX", config=RetryableRead5xxConfig, build=by_methods(READS), protocols=_HTTP)
 RETRYABLE_IDEMPOTENT_5XX = Kind(
-    id="io.l5d.http.retryableIdempotent5XX", config=RetryableIdempotent5xxConfig, build=_build(IDEMPOTENT), protocols=_HTTP
+    id="io.l5d.http.retryableIdempotent5XX", config=RetryableIdempotent5xxConfig, build=by_methods(IDEMPOTENT), protocols=_HTTP
 )
-RETRYABLE_ALL_5XX = Kind(id="io.l5d.http.retryableAll5XX", config=RetryableAll5xxConfig, build=_build(ALL), protocols=_HTTP)
+RETRYABLE_ALL_5XX = Kind(id="io.l5d.http.retryableAll5XX", config=RetryableAll5xxConfig, build=by_methods(ALL), protocols=_HTTP)
 ALL_SUCCESSFUL = Kind(id="io.l5d.http.allSuccessful", config=AllSuccessfulConfig, build=build_all_successful, protocols=_HTTP)

@@ -11,9 +11,9 @@ from meshgw.core.exchange import Exchange
 from meshgw.naming.path import Path
 from meshgw.wire.context import encode_deadline, first_lines
 
-VIA = b"1.1 linkerd"
+VIA, H2_VIA = b"1.1 linkerd", b"h2 linkerd"
 """The name Linkerd gives itself; kept, since callers and loop checks look for it."""
-_VIA_LINE = b"Via: " + VIA
+_VIA_LINE, _H2_VIA_LINE = b"Via: " + VIA, b"Via: " + H2_VIA
 
 
 class Destination:
@@ -27,7 +27,7 @@ class Destination:
         if residual:
             lines.append(b"l5d-dst-residual: " + residual.show().encode("ascii"))
         self._lines = tuple(lines)
-        self._old_lines = {b"1.0": (b"Via: 1.0 linkerd", *lines[1:])}
+        self._old_lines = {b"1.0": (b"Via: 1.0 linkerd", *lines[1:]), b"2": (b"Via: " + H2_VIA, *lines[1:])}
         self._bits = bits
 
     def on_request(self, ex: Exchange) -> None:
@@ -51,12 +51,12 @@ class Destination:
             lines.append(b"l5d-ctx-deadline: " + encode_deadline(ex.deadline))
 
     def on_response(self, ex: Exchange) -> None:
-        """Append to the answer's Via; answers made here get none (spec 5.4)."""
-        response = ex.response
+        """Append to the answer's Via, by what the service speaks; answers made here get none (spec 5.4)."""
+        response, is_h2 = ex.response, not ex.status_line  # which only answers over HTTP/1.x have
         if b"via" in response.seen:
-            response.lines.append(b"Via: " + response.seen[b"via"] + b", " + VIA)
+            response.lines.append(b"Via: " + response.seen[b"via"] + b", " + (H2_VIA if is_h2 else VIA))
         else:
-            response.lines.append(_VIA_LINE)
+            response.lines.append(_H2_VIA_LINE if is_h2 else _VIA_LINE)
 
 
 class Authority:

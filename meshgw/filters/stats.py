@@ -83,7 +83,7 @@ class AttemptStats:
             if error is not None:
                 outcome = type(error).__name__
             if ex.attempt_started != ex.arrived:
-                micros = int((ex.ended - ex.attempt_started) * 1e6)
+                micros = int(((ex.headed or ex.ended) - ex.attempt_started) * 1e6)
                 bucket = bucket_of(micros)
             for outcomes in (self.client, self.service):
                 cell = outcomes.cell(outcome)

@@ -13,6 +13,7 @@ INSIDE: Final = (b"l5d-", b"x-forwarded-", b"dtab-local")
 """Beginnings of names of request fields that do not leave."""
 _NAMES: Final = frozenset((b"forwarded", b"x-real-ip", b"via"))
 _OWN_VIA: Final = b"Via: 1.1 linkerd"
+_OWN_H2_VIA: Final = b"Via: h2 linkerd"
 _NOTE: Final = "unstripped"
 
 
@@ -28,7 +29,7 @@ class StripContext:
             ex.notes = {}
         ex.notes[_NOTE] = headers.lines
         lines = [line for line in headers.lines if not _is_inside(line)]
-        lines.append(_OWN_VIA)
+        lines.append(_OWN_H2_VIA if ex.version == b"2" else _OWN_VIA)
         headers.lines = lines
 
     def on_end(self, ex: Exchange) -> None:
@@ -42,7 +43,7 @@ class StripContext:
         response = ex.response
         response.remove_prefixed(b"l5d-")
         response.seen.pop(b"via", None)  # its line was taken off when it was read
-        response.lines.append(_OWN_VIA)
+        response.lines.append(_OWN_VIA if ex.status_line else _OWN_H2_VIA)
 
 
 def _is_inside(line: bytes) -> bool:

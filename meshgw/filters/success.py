@@ -8,7 +8,7 @@ from __future__ import annotations
 from meshgw.core.exchange import Exchange
 from meshgw.filters.classify import SUCCESS
 
-_GOOD, _BAD = b"l5d-success-class: 1.0", b"l5d-success-class: 0.0"
+SUCCESS_LINE, FAILURE_LINE = b"l5d-success-class: 1.0", b"l5d-success-class: 0.0"
 
 
 class SuccessClass:
@@ -17,5 +17,7 @@ class SuccessClass:
     __slots__ = ()
 
     def on_response(self, ex: Exchange) -> None:
-        """Write the verdict."""
-        ex.response.lines.append(_GOOD if ex.verdict is SUCCESS else _BAD)
+        """Write the verdict, unless it comes with the end of an answer that is being passed on: the walk adds it to the trailers then."""
+        if ex.answer_trailers is None and ex.route.policy.conclude is not None:
+            return
+        ex.response.lines.append(SUCCESS_LINE if ex.verdict is SUCCESS else FAILURE_LINE)

@@ -76,20 +76,20 @@ class ServerTimeout:
 
 
 class Deadlines:
-    """Enforces the deadlines that requests come with. ``now`` gives seconds since the epoch."""
+    """Enforces the deadlines that requests come with, in the field ``said_in``. ``now`` gives seconds since the epoch."""
 
-    __slots__ = ("_now", "_wheel")
+    __slots__ = ("_now", "_said_in", "_wheel")
 
-    def __init__(self, wheel: Wheel, now: Callable[[], float]) -> None:
-        self._wheel, self._now = wheel, now
+    def __init__(self, wheel: Wheel, now: Callable[[], float], said_in: str = "l5d-ctx-deadline") -> None:
+        self._wheel, self._now, self._said_in = wheel, now, said_in
 
     def start(self, ex: Exchange) -> None:
         """Give ``ex`` up at its deadline; the walk ends the timer. Raises :class:`DeadlineExceeded` when it has passed already."""
         assert ex.deadline is not None
         left = ex.deadline[1] / NANOS - self._now()
         if left <= 0:
-            raise DeadlineExceeded(late=-left)
-        ex.deadline_timer = self._wheel.after(left, lambda: ex.walk.expired(ex, DeadlineExceeded(late=0.0)))
+            raise DeadlineExceeded(late=-left, said_in=self._said_in)
+        ex.deadline_timer = self._wheel.after(left, lambda: ex.walk.expired(ex, DeadlineExceeded(late=0.0, said_in=self._said_in)))
 
 
 class TotalTimeout:

@@ -180,4 +180,4 @@ def build_ingress(config: IngressConfig, runtime: Runtime, *, prefix: Path) -> I
     return IngressIdentifier(prefix, source, metrics, status)
 
 
-KIND = Kind(id=IngressIdentifier.kind, config=IngressConfig, build=build_ingress, protocols=frozenset({"http"}))
+KIND = Kind(id=IngressIdentifier.kind, config=IngressConfig, build=build_ingress, protocols=frozenset({"http", "h2"}))

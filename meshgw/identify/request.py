@@ -163,7 +163,8 @@ class _ByHeader(_Remembering):
 
     def __init__(self, prefix: Path, header: str) -> None:
         super().__init__(prefix)
-        self._header = header.lower().encode("latin-1", "replace")
+        lower = header.lower()
+        self._header = b"host" if lower == ":authority" else lower.encode("latin-1", "replace")
         self.header_names = (self._header,)
         self._absent = f"{header} header is absent"
 
@@ -208,6 +209,45 @@ class HeaderToken(_ByHeader):
 
     def _named(self, value: bytes) -> tuple[bytes, ...]:
         return (value,)
+
+
+class PathHeader:
+    """The first ``segments`` of a header that holds a URI's path, by default that of the request; all of them without a number."""
+
+    kind: Final = "io.l5d.header.path"
+
+    __slots__ = ("_header", "_known", "_prefix", "_segments", "header_names")
+
+    def __init__(self, prefix: Path, *, header: str = ":path", segments: int | None = None) -> None:
+        self._prefix, self._segments = prefix, segments
+        self._header = None if header == ":path" else header.lower().encode("latin-1", "replace")
+        self.header_names = () if self._header is None else (self._header,)
+        self._known: dict[bytes, Path] = {}
+
+    def identify(self, ex: Exchange) -> Path | str:
+        """The name, or why there is none."""
+        value = ex.target if self._header is None else ex.header(self._header)
+        if not value:
+            return "Missing destination path"
+        path = self._known.get(value)
+        return self._made(value) if path is None else path
+
+    def _made(self, value: bytes) -> Path | str:
+        # an empty segment cannot be a label; one trailing slash counts for nothing (spec 6.1)
+        labels = value.partition(b"?")[0].removesuffix(b"/").split(b"/")
+        if labels[0] or len(labels) == 1:
+            return "Missing destination path"
+        labels = labels[1 : None if self._segments is None else self._segments + 1]
+        if self._segments is not None and (len(labels) < self._segments or not all(labels)):
+            return f"Path must have at least {self._segments} segment(s)"
+        if not all(labels):
+            return "Path has an empty segment"
+        path = self._prefix + tuple(labels)
+        if len(value) <= LONGEST_REMEMBERED:
+            if len(self._known) >= MOST_REMEMBERED:
+                self._known.clear()
+            self._known[value] = path
+        return path
 
 
 class Static:
@@ -276,7 +316,11 @@ class PathConfig:
 
 
 def _header_name(value: str) -> str | None:
-    return None if _TOKEN.fullmatch(value) else "must be the name of an HTTP header"
+    return None if _TOKEN.fullmatch(value.removeprefix(":")) else "must be the name of an HTTP header"
+
+
+def _segments(value: int | None) -> str | None:
+    return None if value is None or value >= 1 else "`segments` must be >= 1"
 
 
 @attrs.frozen(kw_only=True)
@@ -291,6 +335,16 @@ class HeaderTokenConfig:
     """Names a request by the exact value of a header, taken as one label."""
 
     header: str = option(default="Host", doc="The header that holds the label.", check=_header_name)
+
+
+@attrs.frozen(kw_only=True)
+class HeaderPathConfig:
+    """Names a request by the segments of a path: for gRPC, two are the service and the method."""
+
+    header: str = option(default=":path", doc="The header that holds the path.", check=_header_name)
+    segments: int | None = option(
+        default=None, doc="How many segments to take; a shorter path has no name.", check=_segments, effective="all of them"
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -316,13 +370,19 @@ def _build_header_token(config: HeaderTokenConfig, runtime: Runtime, *, prefix: 
     return HeaderToken(prefix, header=config.header)
 
 
+def _build_header_path(config: HeaderPathConfig, runtime: Runtime, *, prefix: Path) -> PathHeader:
+    return PathHeader(prefix, header=config.header, segments=config.segments)
+
+
 def _build_static(config: StaticConfig, runtime: Runtime, *, prefix: Path) -> Static:
     return Static(prefix, config.path)
 
 
 _HTTP: Final = frozenset({"http"})
+_BOTH: Final = frozenset({"http", "h2"})
 METHOD_AND_HOST = Kind(id=MethodAndHost.kind, config=MethodAndHostConfig, build=_build_method_and_host, protocols=_HTTP)
 PATH = Kind(id=UriPath.kind, config=PathConfig, build=_build_path, protocols=_HTTP)
 HEADER = Kind(id=HeaderPath.kind, config=HeaderConfig, build=_build_header, protocols=_HTTP)
-HEADER_TOKEN = Kind(id=HeaderToken.kind, config=HeaderTokenConfig, build=_build_header_token, protocols=_HTTP)
-STATIC = Kind(id=Static.kind, config=StaticConfig, build=_build_static, protocols=_HTTP)
+HEADER_TOKEN = Kind(id=HeaderToken.kind, config=HeaderTokenConfig, build=_build_header_token, protocols=_BOTH)
+HEADER_PATH = Kind(id=PathHeader.kind, config=HeaderPathConfig, build=_build_header_path, protocols=frozenset({"h2"}))
+STATIC = Kind(id=Static.kind, config=StaticConfig, build=_build_static, protocols=_BOTH)

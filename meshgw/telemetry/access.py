@@ -86,11 +86,15 @@ def _escaped(match: re.Match[bytes]) -> bytes:
 
 
 class ClfClock:
-    """The time as the access log writes it, ``dd/MM/yyyy:HH:mm:ss zone`` in the system's time zone, formatted once a second."""
+    """The time as the access log writes it, ``dd/MM/yyyy:HH:mm:ss zone`` in the system's time zone, formatted once a second.
 
-    __slots__ = ("_second", "_text")
+    ``zone`` is how ``strftime`` is to write that: by its name, or with ``%z`` as a number.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_form", "_second", "_text")
+
+    def __init__(self, zone: str = "%Z") -> None:
+        self._form = f"%d/%m/%Y:%H:%M:%S {zone}"
         self._second = -1
         self._text = b""
 
@@ -99,12 +103,15 @@ class ClfClock:
         second = int(now)
         if second != self._second:
             self._second = second
-            self._text = time.strftime("%d/%m/%Y:%H:%M:%S %Z", time.localtime(second)).encode()
+            self._text = time.strftime(self._form, time.localtime(second)).encode()
         return self._text
 
 
 class AccessLog:
-    """An access log file and the thread that writes it. For the parameters see :class:`meshgw.telemetry.rolling.LogFile`."""
+    """An access log file and the thread that writes it. For the parameters see :class:`meshgw.telemetry.rolling.LogFile`.
+
+    ``zone`` is the form of its lines' time zone, see :class:`ClfClock`.
+    """
 
     log = Logger()
 
@@ -117,8 +124,9 @@ class AccessLog:
         rotate_count: int,
         clock: Callable[[], float],
         queue_limit: int = QUEUE_LIMIT,
+        zone: str = "%Z",
     ) -> None:
-        self.path = path
+        self.path, self.zone = path, zone
         self._file = LogFile(path, roll=roll, append=append, rotate_count=rotate_count, clock=clock)
         self._clock, self._limit = clock, queue_limit
         # The reactor's thread appends, the log's thread cuts off the front: single steps of the interpreter, so no lock is needed.
