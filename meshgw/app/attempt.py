@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from twisted.logger import Logger
 
-from meshgw.app.policy import can_replay
 from meshgw.bind.route import Phase, Route
 from meshgw.core.exchange import Exchange, Upstream
 from meshgw.core.stack import EndHook, Pipeline, ResponseHook, Wait
@@ -153,7 +152,7 @@ class Attempts:
         node, client = ex.node, ex.bound.client
         node.load -= 1
         if client.on_end is not None:
-            client.on_end(node, self._clock() - ex.attempt_started, ex.verdict is not SUCCESS)
+            client.on_end(node, (ex.headed or self._clock()) - ex.attempt_started, ex.verdict is not SUCCESS)
         node.endpoint.ended(ex)
 
     # --- waiting
@@ -300,7 +299,9 @@ class Attempts:
             self.attempt_failed(ex, error)
 
     def _may_requeue(self, ex: Exchange) -> bool:
-        return ex.attempts < MOST_CONNECT_ATTEMPTS and can_replay(ex) and bool(ex.bound.client.may_requeue(ex.attempts))
+        if ex.attempts >= MOST_CONNECT_ATTEMPTS or not ex.route.policy.can_replay(ex):
+            return False
+        return bool(ex.bound.client.may_requeue(ex.attempts))
 
     def attempt_failed(self, ex: Exchange, error: MeshError) -> None:
         """The attempt ended without an answer: retry it if the classifier and the budget allow, else the caller is told."""
@@ -360,7 +361,7 @@ class Attempts:
     def account(self, ex: Exchange, since: float) -> None:
         """Work out what all counters need: time and outcome."""
         ex.ended = self._clock()
-        ex.micros = micros = int((ex.ended - since) * 1e6)
+        ex.micros = micros = int(((ex.headed or ex.ended) - since) * 1e6)
         ex.bucket = bucket_of(micros)
         status = ex.status
         if not status:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from twisted.application.service import Service
 from twisted.logger import Logger
 
-from meshgw.app.http import HttpRouter
+from meshgw.app.request_router import RequestRouter
 
 _log = Logger()
 
@@ -16,7 +16,7 @@ _log = Logger()
 class RouterService(Service):
     """Runs ``router``; the service is called by the router's role, or ``router`` without one, and its label."""
 
-    def __init__(self, router: HttpRouter) -> None:
+    def __init__(self, router: RequestRouter) -> None:
         self.router = router
         self.setName(f"{router.config.role or 'router'}:{router.label}")  # type: ignore[no-untyped-call]
 

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 from meshgw.app.race import Race
 from meshgw.balance.nodes import ACCRUAL, FAIL_FAST, Node
 from meshgw.client.caller_pools import CallerPools
-from meshgw.client.http import HttpClient
+from meshgw.client.h2_pool import H2Pool
 from meshgw.client.pool import Pool, PoolStats
 from meshgw.core.address import Address
-from meshgw.core.exchange import Exchange
+from meshgw.core.exchange import Exchange, Upstream
 from meshgw.core.stream import Stream
 from meshgw.core.timers import Wheel
 from meshgw.errors import MeshError
@@ -36,7 +36,8 @@ class EndpointStats(PoolStats, AccrualStats, Protocol):
         ...
 
 
-MakePool = Callable[[Address, PoolStats], Pool | CallerPools]
+AnyPool = Pool | CallerPools | H2Pool
+MakePool = Callable[[Address, PoolStats], AnyPool]
 
 
 class Endpoint:
@@ -64,7 +65,7 @@ class Endpoint:
         self._address, self._stats, self._race, self._make_tunnels = address, stats, race, make_tunnels
         self.node: Node[Any] | None = None
         """What it stands behind."""
-        self._tunnels: Pool | CallerPools | None = None
+        self._tunnels: AnyPool | None = None
         self.breaker: Breaker | None = None
         self._fail_fast: FailFast | None = None
         if policy is not None:
@@ -75,14 +76,14 @@ class Endpoint:
         if fail_fast:
             self._fail_fast = FailFast(after=wheel.after, reconnect=self.pool.connect, on_change=self._fail_fast_changed)
 
-    def _enter_race(self, pool: Pool | CallerPools, *, tunnel: bool) -> None:
-        if self._race is not None and isinstance(pool, Pool):
+    def _enter_race(self, pool: AnyPool, *, tunnel: bool) -> None:
+        if self._race is not None and isinstance(pool, Pool | H2Pool):
             pool.on_connect = partial(self._race.began, self, tunnel)
 
-    def racing_pool(self, tunnel: bool) -> Pool | None:
+    def racing_pool(self, tunnel: bool) -> Pool | H2Pool | None:
         """The pool whose connects may race those of other endpoints (:class:`meshgw.app.race.Race`)."""
         pool = self._tunnel_pool() if tunnel else self.pool
-        return pool if isinstance(pool, Pool) else None
+        return pool if isinstance(pool, Pool | H2Pool) else None
 
     # --- the balancer (balance.nodes.Endpoint)
 
@@ -141,10 +142,10 @@ class Endpoint:
         if self._tunnels is not None:
             self._tunnels.forget(ex)
 
-    def _acquire(self, ex: Exchange) -> HttpClient | None:
+    def _acquire(self, ex: Exchange) -> Upstream | None:
         return self._tunnel_pool().acquire(ex) if ex.method == b"CONNECT" else self.pool.acquire(ex)
 
-    def _tunnel_pool(self) -> Pool | CallerPools:
+    def _tunnel_pool(self) -> AnyPool:
         pool = self._tunnels
         if pool is None:
             assert self._make_tunnels is not None
@@ -211,6 +212,8 @@ class Endpoint:
             if node.holds:
                 state["busyFor"] = node.holds
         state["connections"] = {"open": self.pool.open, "idle": self.pool.cached, "waiting": self.pool.waiting}
+        if isinstance(self.pool, H2Pool):
+            state["connections"]["streams"] = self.pool.streams
         if self._tunnels is not None:
             state["tunnels"] = self._tunnels.open - self._tunnels.cached
         if self.breaker is not None:

@@ -19,8 +19,8 @@ from twisted.logger import Logger
 
 from meshgw.app.components import RouterService
 from meshgw.app.described import Describe, namer_states, router_states
-from meshgw.app.http import HttpRouter
 from meshgw.app.http_stacks import Shared
+from meshgw.app.request_router import RequestRouter
 from meshgw.app.sockets import router_label
 from meshgw.bind.builtin import BuiltinNamer
 from meshgw.bind.interpreter import DefaultInterpreter
@@ -162,7 +162,7 @@ class Gateway(MultiService):
             shares=shares,
             is_first=is_first,
         )
-        self.routers: dict[str, HttpRouter] = {}
+        self.routers: dict[str, RequestRouter] = {}
         for chosen in config.routers:
             label = router_label(chosen)
             self.routers[label] = chosen.kind.build(

@@ -12,12 +12,12 @@ import attrs
 
 from meshgw.app.client import BoundClient
 from meshgw.app.guards import check_server_name, client_id, redirect_to_https, strict_transport
-from meshgw.config.http import (
+from meshgw.config.requests import (
     ConnectionRandomLabeler,
-    HttpServerConfig,
     IpLabeler,
     IpPortLabeler,
     Labeler,
+    RequestServerConfig,
     RouterLabeler,
     StaticLabeler,
 )
@@ -42,6 +42,7 @@ from meshgw.filters.forwarded import (
     random_per_request,
 )
 from meshgw.filters.forwarders import TrustedForwarders
+from meshgw.filters.grpc import GrpcDeadline, GrpcTimeout
 from meshgw.filters.limits import ConcurrencyLimit
 from meshgw.filters.stats import AttemptStats, ServiceStats
 from meshgw.filters.strip import StripContext
@@ -74,7 +75,7 @@ class Shared:
 class ServerLevel:
     """The parameters of a listener's stack."""
 
-    config: HttpServerConfig
+    config: RequestServerConfig
     stats: Outcomes
     record: AccessRecord | None
     limit: ConcurrencyLimit | None
@@ -115,6 +116,14 @@ SERVER_STACK = (
     .then(Role.CLIENT_ID, lambda server: client_id(server.config))
     # next to the identifier, which gives a tunnel its name
     .then(Role.CONNECT, lambda server: server.connect)
+)
+
+
+H2_SERVER_STACK = (
+    # HTTP/2 in cleartext is for callers that know it, not for browsers to be sent elsewhere; and it has no tunnels
+    SERVER_STACK.without(Role.REDIRECT, Role.CONNECT)
+    # behind the context, whose deadline it joins
+    .then(Role.GRPC_DEADLINE, lambda server: _grpc_deadline(server.shared))
 )
 
 
@@ -166,6 +175,13 @@ BOUND_STACK = (
 )
 
 
+H2_BOUND_STACK = BOUND_STACK.insert_before(Role.DESTINATION, Role.GRPC_TIMEOUT, lambda bound: GrpcTimeout(bound.shared.now))
+
+
+def _grpc_deadline(shared: Shared) -> GrpcDeadline:
+    return GrpcDeadline(shared.now, Deadlines(shared.wheel, shared.now, "grpc-timeout").start)
+
+
 def _server_timeout(server: ServerLevel) -> ServerTimeout | None:
     milliseconds = server.config.timeout_ms
     return ServerTimeout(server.shared.wheel, server.shared.clock, milliseconds / 1000) if milliseconds else None
@@ -196,7 +212,7 @@ def _bits(shared: Shared) -> Callable[[], int]:
     return partial(shared.runtime.random.getrandbits, 64)
 
 
-def _x_forwarded(config: HttpServerConfig) -> XForwarded | TrustedForwarders | None:
+def _x_forwarded(config: RequestServerConfig) -> XForwarded | TrustedForwarders | None:
     mode, scheme = config.x_forwarded_headers, b"http" if config.tls is None else b"https"
     if config.trusted_forwarders:
         return TrustedForwarders(Networks(config.trusted_forwarders), scheme=scheme, passes=mode == "pass")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from meshgw.client.h2_pool import H2Pool
 from meshgw.client.pool import Pool
 from meshgw.core.timers import Wheel
 
@@ -63,7 +64,7 @@ def _is_ipv6(node: Node[Endpoint]) -> bool:
     return ":" in node.address.host
 
 
-def _decide(pool: Pool, rival: Node[Endpoint], other_pool: Pool) -> None:
+def _decide(pool: Pool | H2Pool, rival: Node[Endpoint], other_pool: Pool | H2Pool) -> None:
     """The rival has a connection: whoever still waits for the first attempt gets it. Without such a one it is kept."""
     if other_pool.cached:
         ex = pool.overtaken()

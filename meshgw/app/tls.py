@@ -17,12 +17,12 @@ from meshgw.backends.tls import ClientTlsFiles, read_trust
 from meshgw.config.tls import ClientTls, ServerTls
 from meshgw.config.values import Captures
 from meshgw.core.certificates import CertificateStore
-from meshgw.core.connecting import Dial
+from meshgw.core.connecting import Dial, Unconfigured
 from meshgw.core.reactor import Poller
 from meshgw.core.secured import Secured
 from meshgw.core.timers import Wheel
 from meshgw.core.tls import ServerSettings, TlsConfigError
-from meshgw.core.tls_connecting import TlsConnecting, Unconfigured
+from meshgw.core.tls_connecting import TlsConnecting
 from meshgw.core.tls_ends import ServerTlsConnection
 from meshgw.core.tls_files import DirectorySource, PairFiles, PairSource, WatchedFiles
 from meshgw.core.tls_sides import ClientSecurity, TlsClient, TlsServer

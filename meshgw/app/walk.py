@@ -10,13 +10,15 @@ from collections.abc import Callable
 from typing import Any
 
 from meshgw.app.attempt import BOUND, ENDPOINT, PATH, SERVER, Attempts, Routes, log
+from meshgw.app.policy import is_replayable
 from meshgw.app.replies import ErrorReplies
 from meshgw.bind.route import Route
-from meshgw.core.exchange import Exchange, Upstream
+from meshgw.core.exchange import Exchange, Hold, Upstream
 from meshgw.core.stack import Pipeline, Reply, ResponseHook, Wait, reply_headers
 from meshgw.core.timers import Wheel
 from meshgw.errors import CallerGone, DeadlineExceeded, MeshError, Refused
 from meshgw.filters.classify import NON_RETRYABLE_FAILURE, RETRYABLE_FAILURE, SUCCESS
+from meshgw.filters.success import FAILURE_LINE, SUCCESS_LINE
 from meshgw.identify.request import unidentified
 from meshgw.kinds import Identifier, NotYet
 from meshgw.naming.path import Path
@@ -200,6 +202,8 @@ class Walk(Attempts):
             if ex.status < policy.sure_below:
                 ex.verdict = SUCCESS
             else:
+                if done and ex.answer_trailers is None:
+                    ex.answer_trailers = []  # there are none to come
                 ex.verdict = policy.classify(ex)
                 if ex.verdict is not SUCCESS and self._again_instead(ex):
                     return
@@ -240,6 +244,24 @@ class Walk(Attempts):
         self._take(ex, reply)
         ex.error = error  # the endpoint did answer, and is counted by that
         return reply.body
+
+    def holds(self, ex: Exchange) -> Hold | None:
+        """See :class:`meshgw.core.exchange.Walk`."""
+        hold: Hold | None = ex.route.policy.hold
+        # while the caller still speaks it may wait for what is said here: only a whole request is worth the delay
+        return hold if hold is not None and is_replayable(ex) else None
+
+    def concluded(self, ex: Exchange, trailers: list[bytes]) -> list[bytes]:
+        """The verdict on an answer whose trailers decide; the caller is told as it is in the head of others."""
+        conclude = ex.route.policy.conclude
+        if conclude is None or ex.error is not None:
+            return trailers
+        try:
+            ex.verdict = verdict = conclude(ex, trailers)
+        except Exception:  # noqa: BLE001 - a classifier is plug-in code; the answer is on its way already
+            log.failure("defect while judging the answer to {method} {target}", method=ex.method, target=ex.target)
+            return trailers
+        return [*trailers, SUCCESS_LINE if verdict is SUCCESS else FAILURE_LINE]
 
     def informed(self, ex: Exchange, line: bytes, headers: Headers) -> None:
         """An interim answer is passed on."""
@@ -348,6 +370,8 @@ class Walk(Attempts):
         """One attempt, and an answer: counted once for all levels but the server's."""
         tally, ex.tally = ex.tally, None
         ex.ended = ended = self._clock()
+        if ex.headed:
+            ended = ex.headed
         ex.micros = micros = int((ended - ex.arrived) * 1e6)
         ex.bucket = bucket = bucket_of(micros)
         is_success = ex.verdict is SUCCESS

@@ -18,6 +18,7 @@ from meshgw.config.fields import (
     Field,
     discriminator,
     element_of,
+    elsewhere_of,
     fields_of,
     is_block,
     later_of,
@@ -164,9 +165,8 @@ class Binder:
                     self.report(inner, f"not supported yet: {later[name]} (`{name}`)", at=key.start)
             else:
                 known = ", ".join(sorted(names)) or "none"
-                self.report(
-                    inner, f"unknown field {quote(name)}; known: {known}", at=key.start, suggestion=near(name, [*sorted(names), *later])
-                )
+                advice = elsewhere_of(config).get(name) or near(name, [*sorted(names), *later])
+                self.report(inner, f"unknown field {quote(name)}; known: {known}", at=key.start, suggestion=advice)
 
     def _field(self, field: Field, given: tuple[Scalar, Node] | None, path: str, parent: Node) -> Any:
         """The value of one option; ``attrs.NOTHING`` when the class's default is to be used."""
@@ -287,8 +287,21 @@ class Binder:
             return self.report(path, str(error))
         if kind.protocols and self._protocol is not None and self._protocol not in kind.protocols:
             allowed = ", ".join(sorted(kind.protocols))
-            return self.report(path, f"kind {quote(id)} is for routers with protocol {allowed}, not {self._protocol}")
+            text = f"kind {quote(id)} is for routers with protocol {allowed}, not {self._protocol}"
+            return self.report(path, text, suggestion=near(id, self._kinds_here(group)))
         return kind
+
+    def _kinds_here(self, group: str) -> list[str]:
+        """The ids of kinds that are for no other protocol than that of the router that is being read."""
+        found = []
+        for id in self._registry.known(group):
+            try:
+                protocols = self._registry.kind(group, id).protocols
+            except KindError:  # `meshgw kinds` tells which and why
+                continue
+            if not protocols or self._protocol in protocols:
+                found.append(id)
+        return found
 
     def _is_experimental(self, group: str, kind: Kind, node: Node, path: str) -> bool | _Broken:
         inner = _join(path, "experimental")

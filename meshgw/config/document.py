@@ -5,7 +5,8 @@ the loader (``config.binding``) fills it from the file, the schema and the refer
 nothing and imports nothing of the rest of meshgw, so that any kind's module may use it.
 
 A class may carry ``later: ClassVar[Mapping[str, str]]``: names of fields that Linkerd knows and meshgw does not support yet, with
-what they are. They are reported as such and not as unknown.
+what they are. They are reported as such and not as unknown. ``elsewhere: ClassVar[Mapping[str, str]]`` has the names of fields that other
+blocks of the same place have, with what to do instead.
 """
 
 from __future__ import annotations

@@ -90,6 +90,14 @@ def later_of(config: type[Any]) -> Mapping[str, str]:
     return found
 
 
+def elsewhere_of(config: type[Any]) -> Mapping[str, str]:
+    """The fields that ``config`` does not have and others in its place do, with what to do instead."""
+    found: dict[str, str] = {}
+    for base in reversed(config.__mro__):
+        found |= base.__dict__.get("elsewhere", {})
+    return found
+
+
 def _without_none(hint: Any) -> tuple[Any, bool]:
     if get_origin(hint) not in (typing.Union, types.UnionType):
         return hint, False

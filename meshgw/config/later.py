@@ -10,33 +10,16 @@ from typing import Final
 
 LATER_KINDS: Final[Mapping[str, Mapping[str, str]]] = {
     "protocols": {
-        "h2": "HTTP/2 and gRPC router",
         "thrift": "Thrift router",
         "thriftmux": "ThriftMux router",
         "mux": "Mux router",
     },
-    "identifiers": {
-        "io.l5d.header.path": "HTTP/2 identifier by path in a header",
-    },
-    "namers": {},
     "interpreters": {
         "io.l5d.namerd": "interpreter over namerd's Thrift interface",
         "io.l5d.namerd.http": "interpreter over namerd's HTTP interface",
         "io.l5d.mesh": "interpreter over namerd's gRPC interface",
         "io.l5d.k8s.configMap": "interpreter with a dtab in a Kubernetes ConfigMap",
         "io.l5d.consul.interpreter": "interpreter with a dtab in Consul",
-    },
-    "classifiers": {
-        "io.l5d.h2.nonRetryable5XX": "HTTP/2 classifier",
-        "io.l5d.h2.retryableRead5XX": "HTTP/2 classifier",
-        "io.l5d.h2.retryableIdempotent5XX": "HTTP/2 classifier",
-        "io.l5d.h2.retryableAll5XX": "HTTP/2 classifier",
-        "io.l5d.h2.allSuccessful": "HTTP/2 classifier",
-        "io.l5d.h2.grpc.default": "gRPC classifier",
-        "io.l5d.h2.grpc.compliant": "gRPC classifier",
-        "io.l5d.h2.grpc.alwaysRetryable": "gRPC classifier",
-        "io.l5d.h2.grpc.neverRetryable": "gRPC classifier",
-        "io.l5d.h2.grpc.retryableStatusCodes": "gRPC classifier",
     },
     "propagators": {
         "io.l5d.default": "trace propagation in l5d headers",

@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 import attrs
 
 from meshgw.config.document import Chosen, at_least, option
-from meshgw.config.http import ForwardedHeader, HttpRouterConfig, HttpServerConfig, Labeler
+from meshgw.config.http import HttpRouterConfig, HttpServerConfig
+from meshgw.config.requests import ForwardedHeader, Labeler
 from meshgw.config.router import BindingCache, RouterConfig, ServerConfig, SocketOptions
 from meshgw.config.scoped import ClientBlock, ClientParams, HostConnectionPool, ServiceBlock, ServiceParams
 from meshgw.config.values import Ip, Port, Workers

@@ -7,6 +7,7 @@ it is, and within a block only absent options are added. Added nodes stand where
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from meshgw.config.nodes import Block, Items, Node, Scalar
@@ -33,6 +34,9 @@ INGRESS_SERVER: Final[Mapping[str, Plain]] = {
     "serverSession": {"idleTimeMs": IDLE_MS},
     "maxConcurrentRequests": MOST_REQUESTS,
 }
+MOST_STREAMS: Final = "100"
+"""What RFC 9113 recommends as the least, and other edges allow a browser."""
+H2_INGRESS_SERVER: Final[Mapping[str, Plain]] = {**INGRESS_SERVER, "maxConcurrentStreamsPerConnection": MOST_STREAMS}
 EGRESS_ROUTER: Final[Mapping[str, Plain]] = {
     # the port may be written, but only the one of HTTPS leads anywhere
     "dtab": f"/ph/443 => {RINET} ; /svc => {RINET} ; /svc => /$/io.buoyant.porthostPfx/ph",
@@ -41,6 +45,11 @@ EGRESS_ROUTER: Final[Mapping[str, Plain]] = {
 EGRESS_CLIENTS: Final[tuple[Plain, ...]] = (
     {"prefix": "/", "stripContext": "true"},
     {"prefix": f"{RINET}/{{service}}", "tls": {"commonName": "{service}"}},
+)
+H2_EGRESS_CLIENTS: Final[tuple[Plain, ...]] = (
+    EGRESS_CLIENTS[0],
+    # who is outside may not know HTTP/2
+    {"prefix": f"{RINET}/{{service}}", "tls": {"commonName": "{service}"}, "protocol": "auto"},
 )
 
 
@@ -52,9 +61,9 @@ def with_roles(root: Node) -> Node:
 
 
 def _router(node: Node) -> Node:
-    if not isinstance(node, Block) or _text(node, "protocol") != "http":
+    if not isinstance(node, Block):
         return node
-    lay = _OVERLAYS.get(_text(node, "role") or "")
+    lay = _OVERLAYS.get(_text(node, "protocol") or "", {}).get(_text(node, "role") or "")
     role = _entry(node, "role")
     return node if lay is None or role is None else lay(node, role.start)
 
@@ -77,19 +86,19 @@ def _incoming(router: Block, at: int) -> Node:
     return _changed(router, "servers", lambda servers: _each(servers, server))
 
 
-def _ingress(router: Block, at: int) -> Node:
+def _ingress(router: Block, at: int, *, options: Mapping[str, Plain] = INGRESS_SERVER) -> Node:
     def server(node: Node) -> Node:
         if not isinstance(node, Block):
             return node
-        laid = _laid(node, INGRESS_SERVER, at)
+        laid = _laid(node, options, at)
         return _laid(laid, {"checkServerName": "true"}, at) if _is_given(laid, "tls") else laid
 
     return _changed(router, "servers", lambda servers: _each(servers, server))
 
 
-def _egress(router: Block, at: int) -> Node:
+def _egress(router: Block, at: int, *, clients: tuple[Plain, ...] = EGRESS_CLIENTS) -> Node:
     laid = _laid(router, EGRESS_ROUTER, at)
-    ours = tuple(_node(entry, at) for entry in EGRESS_CLIENTS)
+    ours = tuple(_node(entry, at) for entry in clients)
     if not _is_given(laid, "client"):
         rest = tuple(entry for entry in laid.entries if entry[0].text != "client")
         return _with(laid, (*rest, _made("client", {"kind": STATIC, "configs": ()}, at)), ours)
@@ -121,12 +130,17 @@ def _prepended(node: Node, items: tuple[Node, ...]) -> Node:
     return Items(start=node.start, end=node.end, size=node.size, items=(*items, *node.items))
 
 
-_OVERLAYS: Final[Mapping[str, Callable[[Block, int], Node]]] = {
-    "incoming": _incoming,
-    "outgoing": _outgoing,
-    "ingress": _ingress,
-    "egress": _egress,
+_Overlay = Callable[[Block, int], Node]
+_OVERLAYS: Final[Mapping[str, Mapping[str, _Overlay]]] = {
+    "http": {"incoming": _incoming, "outgoing": _outgoing, "ingress": _ingress, "egress": _egress},
+    "h2": {
+        "incoming": _incoming,
+        "outgoing": _outgoing,
+        "ingress": partial(_ingress, options=H2_INGRESS_SERVER),
+        "egress": partial(_egress, clients=H2_EGRESS_CLIENTS),
+    },
 }
+"""By protocol and role."""
 
 
 # --- nodes

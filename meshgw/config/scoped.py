@@ -6,8 +6,8 @@ merges the entries that match a name into a parameter object with all defaults i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import ClassVar, Generic, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
 
 import attrs
 
@@ -20,6 +20,10 @@ from meshgw.naming.path import Path
 
 P = TypeVar("P")
 
+HTTP1, H2, AUTO = "http/1.1", "h2", "auto"
+"""What may be spoken to endpoints."""
+ONE_CALLER = "tells of one caller for a whole connection, which HTTP/2 shares between callers; it needs `protocol: http/1.1`"
+"""Why the two do not go together."""
 GLOBAL = "io.l5d.global"
 STATIC = "io.l5d.static"
 
@@ -99,6 +103,14 @@ class RetriesConfig:
 
 
 @attrs.frozen(kw_only=True)
+class RetryBufferSize:
+    """How much of a stream is kept so that it can be sent again, and its answer be judged before it is passed on."""
+
+    request_bytes: int = option(default=16383, doc="Bytes of a request's body.", check=at_least(0))
+    response_bytes: int = option(default=16383, doc="Bytes of an answer's body that wait for a verdict in its trailers.", check=at_least(0))
+
+
+@attrs.frozen(kw_only=True)
 class ClientParams:
     """What applies to one bound name. ``load_balancer`` None means kind ``p2c``, ``failure_accrual`` None five failures in a row."""
 
@@ -114,6 +126,12 @@ class ClientParams:
     tls: ClientTls | None = None
     strip_context: bool = False
     tunnels: str = "raw"
+    protocol: str | None = None
+    window_update_ratio: float = 0.99
+    header_table_bytes: int | None = None
+    initial_stream_window_bytes: int | None = None
+    max_frame_bytes: int | None = None
+    max_header_list_bytes: int | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -124,6 +142,8 @@ class ServiceParams:
     retries: RetriesConfig = attrs.field(factory=RetriesConfig)
     response_classifier: Chosen | None = None
     faults: FaultsConfig | None = None
+    classification_timeout_ms: int = 100
+    retry_buffer_size: RetryBufferSize = attrs.field(factory=RetryBufferSize)
 
 
 @attrs.frozen(kw_only=True)
@@ -179,11 +199,31 @@ class ClientSettings:
         check=one_of("raw", "connect"),
         effective="raw",
     )
+    protocol: str | None = option(
+        default=None,
+        doc="What is spoken to endpoints: `http/1.1`, `h2`, or `auto`, which lets TLS agree on one of them (ALPN), and is `http/1.1` "
+        "without TLS (meshgw's own option).",
+        check=one_of(HTTP1, H2, AUTO),
+        effective="the router's own",
+    )
     later: ClassVar[Mapping[str, str]] = {
         "socketOptions": "socket options of clients",
         "requestAuthorizers": "request authorizers",
         "forwardClientCert": "forwarding of client certificates",
     }
+    elsewhere: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("windowUpdateRatio", "headerTableBytes", "initialStreamWindowBytes", "maxFrameBytes", "maxHeaderListBytes"),
+        "it is for clients in routers of protocol h2; here those with `protocol: h2` have the defaults",
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.tells_caller and self.protocol is not None and self.protocol != HTTP1:
+            raise ValueError(f"proxyProtocol {ONE_CALLER}, but `protocol` is {self.protocol}")
+
+    @property
+    def tells_caller(self) -> bool:
+        """Whether connections begin with a PROXY header."""
+        return self.proxy_protocol is not None and self.proxy_protocol != NO_PROXY_PROTOCOL
 
 
 @attrs.frozen(kw_only=True)
@@ -203,9 +243,9 @@ class ServiceSettings:
         effective="io.l5d.http.nonRetryable5XX",
     )
     faults: FaultsConfig | None = option(default=None, doc="Faults to inject.", effective="off")
-    later: ClassVar[Mapping[str, str]] = {
-        "classificationTimeoutMs": "HTTP/2 classification timeout",
-        "retryBufferSize": "HTTP/2 retry buffers",
+    elsewhere: ClassVar[Mapping[str, str]] = {
+        "classificationTimeoutMs": "it is for services in routers of protocol h2",
+        "retryBufferSize": "it is for services in routers of protocol h2; here the router's streamAfterContentLengthKB bounds what is kept",
     }
 
 
@@ -289,7 +329,7 @@ class StaticClient(ClientBlock):
 
     def entries(self, path: Path) -> Iterator[tuple[attrs.AttrsInstance, Captures]]:
         """The entries whose prefix matches."""
-        return _matching(self.configs, path)
+        return matching(self.configs, path)
 
 
 @attrs.frozen(kw_only=True)
@@ -300,7 +340,7 @@ class StaticService(ServiceBlock):
 
     def entries(self, path: Path) -> Iterator[tuple[attrs.AttrsInstance, Captures]]:
         """The entries whose prefix matches."""
-        return _matching(self.configs, path)
+        return matching(self.configs, path)
 
 
 def _joined(before: object, after: RetriesConfig) -> RetriesConfig:
@@ -309,7 +349,8 @@ def _joined(before: object, after: RetriesConfig) -> RetriesConfig:
     return RetriesConfig(budget=after.budget or before.budget, backoff=after.backoff or before.backoff)
 
 
-def _matching(configs: tuple[ClientEntry, ...] | tuple[ServiceEntry, ...], path: Path) -> Iterator[tuple[attrs.AttrsInstance, Captures]]:
+def matching(configs: Sequence[Any], path: Path) -> Iterator[tuple[attrs.AttrsInstance, Captures]]:
+    """The entries, by their ``prefix``, that are for ``path``, with what their patterns capture."""
     for entry in configs:
         captures = entry.prefix.match(path)
         if captures is not None:

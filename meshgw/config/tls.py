@@ -14,6 +14,7 @@ import attrs
 
 from meshgw.config.document import at_least, option
 from meshgw.config.values import Captures, substitute
+from meshgw.wire.cipher_suites import is_for_h2
 
 OFFERED: Final = ("TLSv1.2", "TLSv1.3")
 _KNOWN: Final = ("SSLv2Hello", "SSLv3", "TLSv1", "TLSv1.1", *OFFERED)
@@ -211,3 +212,11 @@ def server_tls_notice(value: ServerTls) -> str | None:
     if value.ca_cert_path is not None and not value.require_client_auth:
         return "caCertPath has no effect without requireClientAuth: true"
     return None
+
+
+def h2_server_tls_notice(value: ServerTls) -> str | None:
+    """The same for a listener of HTTP/2."""
+    bad = [cipher for cipher in value.ciphers if not is_for_h2(cipher)]
+    if bad:
+        return f"ciphers: {', '.join(bad)}: callers may refuse to speak HTTP/2 over it (RFC 9113, 9.2.2), so it is preferred to no other"
+    return server_tls_notice(value)
