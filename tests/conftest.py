@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from hypothesis import settings
 
 from support.processes import Running
 
+# Programs are started beside gRPC's threads, which need not be made ready for a copy of the process.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 # Machines that build are slow and shared: a time limit per example would fail for reasons that are not ours.
 settings.register_profile("meshgw", deadline=None)
 settings.load_profile("meshgw")

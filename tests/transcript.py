@@ -16,7 +16,10 @@ import attrs
 from twisted.internet.task import Clock
 
 from fakes.transport import HandPoller
-from meshgw.app.http import HttpRouter, Shared
+from meshgw.app.h2 import H2Router
+from meshgw.app.http import HttpRouter
+from meshgw.app.http_stacks import Shared
+from meshgw.app.request_router import RequestRouter
 from meshgw.app.sockets import Sockets, router_places
 from meshgw.config.document import Chosen
 from meshgw.config.loader import load
@@ -65,15 +68,21 @@ class Names:
 
 
 class Mesh:
-    """A router serving on a free port of loopback; ``router`` are YAML lines of its block.
+    """A router serving on a free port of loopback; ``router`` are YAML lines of its block, ``protocol`` gives it its label as well.
 
     Names are bound by ``interpreter`` and requests named by ``identifier``, if given.
     """
 
     def __init__(
-        self, router: str = "", server: str = "", *, interpreter: Interpreter | None = None, identifier: RequestIdentifier | None = None
+        self,
+        router: str = "",
+        server: str = "",
+        *,
+        protocol: str = "http",
+        interpreter: Interpreter | None = None,
+        identifier: RequestIdentifier | None = None,
     ) -> None:
-        text = f"routers:\n- protocol: http\n  servers:\n  - port: 0\n{_indented(server, 4)}{_indented(router, 2)}"
+        text = f"routers:\n- protocol: {protocol}\n  servers:\n  - port: 0\n{_indented(server, 4)}{_indented(router, 2)}"
         loaded = load(text, "test.yml", Registry())
         assert loaded.config is not None, [problem.show() for problem in loaded.problems]
         self.clock, self.poller, self.metrics, self.names = Clock(), HandPoller(), Metrics(), Names()
@@ -81,12 +90,13 @@ class Mesh:
         self.wheel = Wheel(self.clock)
         runtime = Runtime(reactor=self.clock, metrics=self.metrics, random=Random(7), spawn=_unused, resolve=_unused)
         shared = Shared(runtime=runtime, poller=self.poller, wheel=self.wheel, clock=self.clock.seconds, now=self.clock.seconds)
-        scope = self.metrics.scope("rt", "http")
+        self._label, make = protocol, {"http": HttpRouter, "h2": H2Router}[protocol]
         block = loaded.config.routers[0].config
         if identifier is not None:
             kind = Kind(id=identifier.kind, config=object, build=lambda _config, _runtime, *, prefix: identifier)
             block = attrs.evolve(block, identifier=(Chosen(kind=kind, config=None),))
-        self.router = HttpRouter(block, "http", interpreter or self.names, shared, scope)
+        scope = self.metrics.scope("rt", protocol)
+        self.router: RequestRouter = make(block, protocol, interpreter or self.names, shared, scope)  # type: ignore[arg-type]  # of that protocol
         self.router.listen(Sockets.open(router_places(loaded.config.routers[0])).take)
         self.router.start()
         self.port = self.router.listeners[0].address[1]
@@ -157,8 +167,8 @@ class Mesh:
         return self.metrics.snapshot()
 
     def counter(self, name: str) -> int:
-        """A counter of the router by its name below ``rt/http``, 0 when there is none."""
-        found = [value for names, value in self.snapshot().counters.items() if "/".join(names) == f"rt/http/{name}"]
+        """A counter of the router by its name below ``rt/<label>``, 0 when there is none."""
+        found = [value for names, value in self.snapshot().counters.items() if "/".join(names) == f"rt/{self._label}/{name}"]
         return found[0] if found else 0
 
 

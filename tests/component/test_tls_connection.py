@@ -724,3 +724,53 @@ def test_garbage_is_hung_up_on(bench: Bench) -> None:
 
 def test_the_beginning_of_a_method_is_waited_on(bench: Bench) -> None:
     assert told(bench, b"GE") == (b"(nothing)", "", {})
+
+
+# --- what is spoken
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    ("served", "reason"),
+    [
+        ((b"http/1.1",), "the peer answered with the alert 'no application protocol'"),
+        ((), "the endpoint does not speak h2: it chose no protocol (ALPN)"),
+    ],
+    ids=["another protocol", "no protocol at all"],
+)
+def test_an_endpoint_that_does_not_agree_to_http2_is_not_spoken_to(
+    bench: Bench, version: str, served: tuple[bytes, ...], reason: str
+) -> None:
+    security = ClientSettings(trust=authority().pem, alpn=(b"h2",), protocols=(version,))
+    found = TlsPair(bench, tls_server(settings=ServerSettings(alpn=served)), tls_client(settings=security))
+    assert found.at_client.error == f"TLS handshake with 127.0.0.1:443 failed: {reason}"
+    assert not found.client.is_open
+    bench.pump()
+    assert found.at_client.data == found.at_server.data == b""
+
+
+@pytest.mark.parametrize(
+    ("offered", "served", "agreed"),
+    [
+        ((b"h2", b"http/1.1"), (b"h2",), b"h2"),
+        ((b"h2", b"http/1.1"), (b"http/1.1",), b"http/1.1"),
+        ((b"h2", b"http/1.1"), (), b""),
+        ((b"http/1.1",), (), b""),
+    ],
+)
+def test_where_http1_is_offered_an_endpoint_may_choose_or_not(
+    bench: Bench, offered: tuple[bytes, ...], served: tuple[bytes, ...], agreed: bytes
+) -> None:
+    client = tls_client(settings=ClientSettings(trust=authority().pem, alpn=offered))
+    found = TlsPair(bench, tls_server(settings=ServerSettings(alpn=served)), client)
+    assert found.at_client.outcomes == [None]
+    assert found.client.alpn == agreed
+
+
+def test_an_http2_listener_prefers_the_suites_that_http2_may_use(bench: Bench) -> None:
+    old, good = "ECDHE-ECDSA-AES256-SHA384", "ECDHE-ECDSA-AES128-GCM-SHA256"
+    for alpn, chosen in (((b"h2",), good), ((b"http/1.1",), old)):
+        server = tls_server(settings=ServerSettings(alpn=alpn, ciphers=(old, good), protocols=("TLSv1.2",)))
+        client = tls_client(settings=ClientSettings(trust=authority().pem, alpn=alpn, protocols=("TLSv1.2",)))
+        client._security.context.set_cipher_list(f"{good}:{old}".encode())
+        assert TlsPair(bench, server, client).client.cipher == chosen

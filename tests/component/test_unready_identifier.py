@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 import pytest
 from twisted.application.service import Service
 
+from h2_dialogue import CALL, H2Mesh
 from meshgw.core.exchange import Exchange
 from meshgw.errors import RulesUnknown
 from meshgw.identify.request import Chain, HeaderToken, Static, UriPath
 from meshgw.kinds import Identified, NotYet
 from meshgw.naming.path import Path
+from support import h2_frames as f
 from transcript import DONE, OK, Mesh, idle
 
 SVC = Path.read("/svc")
@@ -212,6 +214,18 @@ def test_what_waits_at_the_end_is_answered_before_the_connection_closes(unready:
     late.tell("declined")
     caller.expect(b"400 Bad Request")
     assert caller.expect_end() == "eof"
+
+
+def test_a_stream_that_is_reset_waits_no_longer() -> None:
+    late = Late()
+    with H2Mesh(identifier=late) as mesh:
+        caller = mesh.calling().send(f.headers(1, CALL) + f.headers(3, CALL))
+        mesh.until(lambda: late.waiting == 2)
+        caller.send(f.rst_stream(1))
+        mesh.until(lambda: late.waiting == 1)
+        late.tell("declined")
+        assert caller.until(lambda side: 3 in side.sections).sections[3][0]["grpc-status"] != "0"
+        assert 1 not in caller.sections
 
 
 def test_the_identifier_is_started_and_stopped_with_its_router(unready: Make) -> None:

@@ -71,6 +71,7 @@ class HandPoller:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self.handlers: dict[int, Handler] = {}
+        self._later: list[Callable[[], None]] = []
         self.interests: dict[int, int] = {}
 
     def watch(self, fd: int, handler: Handler, events: int) -> None:
@@ -86,6 +87,9 @@ class HandPoller:
             del self.interests[fd]
             self._epoll.unregister(fd)
 
+    def later(self, function: Callable[[], None]) -> None:
+        self._later.append(function)
+
     def pump(self, wait: float = 0.0) -> int:
         """Run the handlers of what is ready, waiting at most ``wait`` seconds for the first; how many ran."""
         ready = self._epoll.poll(wait, 64)
@@ -93,6 +97,9 @@ class HandPoller:
             handler = self.handlers.get(fd)
             if handler is not None:
                 handler(events)
+        for function in self._later:
+            function()
+        self._later.clear()
         return len(ready)
 
     def close(self) -> None:
@@ -159,6 +166,12 @@ class FakeWalk:
     def failed(self, ex: Exchange, error: MeshError, *, resend: bool) -> None:
         self.failures.append(error)
         self.resends.append(resend)
+
+    def holds(self, ex: Exchange) -> None:
+        return None
+
+    def concluded(self, ex: Exchange, trailers: list[bytes]) -> list[bytes]:
+        return trailers
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"{name} is not expected here")

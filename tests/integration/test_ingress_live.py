@@ -89,6 +89,18 @@ def state(gw: Gateway) -> Json:
 # --- rules
 
 
+def test_requests_over_http2_are_led_by_the_same_rules(running: Running, api: Api) -> None:
+    api.put("shop", rule("shop.example.com", ("/", "web"), ("/cart", "cart")))
+    gw = edge(running, api, router={"protocol": "h2", "client": {"protocol": "http/1.1"}})
+
+    def reached(target: str) -> str:
+        url = f"http://{LOOPBACK}:{gw.port}{target}"
+        return run_curl("--http2-prior-knowledge", "-H", "Host: shop.example.com", url).stdout.decode()
+
+    assert wait_until(lambda: reached("/cart/1").endswith("/cart"), SECONDS), reached("/cart/1")
+    assert reached("/").endswith("/web")
+
+
 def test_hosts_and_paths_lead_to_services(running: Running, api: Api) -> None:
     api.put(
         "shop",

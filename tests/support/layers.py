@@ -58,7 +58,7 @@ FORBIDDEN = (
 )
 NAMERCTL_MAY_IMPORT = ("errors", "naming", "cli")
 
-PURE = {"errors": {"attrs"}, "naming": {"attrs"}, "wire": {"attrs", "h2", "hpack", "hyperframe"}}
+PURE = {"errors": {"attrs"}, "naming": {"attrs"}, "wire": {"attrs", "h2", "hpack", "hyperframe", "jh2"}}
 
 HOT = ("wire", "server", "identify.request", "core.exchange", "core.stack", "filters", "balance", "client")
 NOT_HOT = ("server.listener",)

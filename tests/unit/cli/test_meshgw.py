@@ -141,9 +141,9 @@ def test_kinds_lists_every_resilience_kind_as_supported(group: str) -> None:
     assert all(row["doc"].endswith(".") for row in rows if row["group"] == group and row["supported"])
 
 
-def test_kinds_keeps_later_classifiers_apart() -> None:
+def test_kinds_keeps_later_ones_apart() -> None:
     rows = json.loads(run("kinds", "--json")[1])
-    row = next(row for row in rows if row["id"] == "io.l5d.h2.grpc.default")
+    row = next(row for row in rows if row["group"] == "protocols" and row["id"] == "thrift")
     assert row["supported"] is False
 
 

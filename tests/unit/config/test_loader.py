@@ -170,7 +170,10 @@ ROUTERS = {
         "routers[0].client.loadBalancer.kind: missing required field 'kind'; known: aperture, ewma, heap, p2c, roundRobin"
     ),
     "client: {socketOptions: {}}": "routers[0].client.socketOptions: not supported yet: socket options of clients (`socketOptions`)",
-    "service: {retryBufferSize: {}}": "routers[0].service.retryBufferSize: not supported yet: HTTP/2 retry buffers (`retryBufferSize`)",
+    "service: {retryBufferSize: {}}": (
+        "routers[0].service.retryBufferSize: unknown field 'retryBufferSize'; known: faults, kind, responseClassifier, retries, "
+        "totalTimeoutMs; it is for services in routers of protocol h2; here the router's streamAfterContentLengthKB bounds what is kept"
+    ),
     "identifier: []": "routers[0].identifier: empty identifier list",
     "identifier: {kind: trial.identifier}": (
         "routers[0].identifier.kind: kind 'trial.identifier' is for routers with protocol trial, not http"
@@ -210,7 +213,7 @@ def test_forwarding_fields_are_written_in_one_of_three_ways(shown: Shown, loaded
 
 def test_unknown_protocol_lists_the_known_ones(shown: Shown) -> None:
     assert shown("routers: [{protocol: htttp}]") == [
-        "l.yaml:1:22: routers[0].protocol: unknown kind 'htttp'; known: http, trial (not supported yet: h2, mux, thrift, thriftmux); "
+        "l.yaml:1:22: routers[0].protocol: unknown kind 'htttp'; known: h2, http, trial (not supported yet: mux, thrift, thriftmux); "
         "did you mean 'http'?"
     ]
 

@@ -58,6 +58,15 @@ def test_every_option_appears_with_its_meaning(page: str, registry: Registry) ->
             ), f"{config.__name__}.{field.name}"
 
 
+def test_every_block_has_a_section_of_its_own(page: str, registry: Registry) -> None:
+    sections = re.split(r"^#+ ", page, flags=re.MULTILINE)
+    for config in blocks(registry):
+        rows = [f"| `{field.name}` |" for field in fields_of(config)]
+        assert any(
+            [line[: line.index("`", 3) + 3] for line in section.splitlines() if line.startswith("| `")] == rows for section in sections
+        ), config.__name__
+
+
 def test_fields_that_are_not_supported_yet_appear_as_such(page: str, registry: Registry) -> None:
     for config in blocks(registry):
         for name, what in later_of(config).items():

@@ -32,8 +32,15 @@ Loaded = Callable[[str], LoadResult]
 
 BALANCERS = ("aperture", "ewma", "heap", "p2c", "roundRobin")
 ACCRUALS = ("io.l5d.consecutiveFailures", "io.l5d.successRate", "io.l5d.successRateWindowed", "none")
+GRPC = ("alwaysRetryable", "compliant", "default", "neverRetryable", "retryableStatusCodes")
+IDEMPOTENT = ("retryableIdempotent5XX", "retryableRead5XX")
 CLASSIFIERS = tuple(
-    f"io.l5d.http.{name}" for name in ("allSuccessful", "nonRetryable5XX", "retryableAll5XX", "retryableIdempotent5XX", "retryableRead5XX")
+    f"io.l5d.{protocol}.{name}"
+    for protocol, names in {
+        "h2": ("allSuccessful", *(f"grpc.{name}" for name in GRPC), "nonRetryable5XX", "retryableAll5XX", *IDEMPOTENT),
+        "http": ("allSuccessful", "nonRetryable5XX", "retryableAll5XX", *IDEMPOTENT),
+    }.items()
+    for name in names
 )
 NAME = Path.read("/svc/web")
 
@@ -138,7 +145,8 @@ SERVICES = {
         "responseClassifier.methods: unknown field 'methods'; known: kind"
     ),
     "responseClassifier: {kind: io.l5d.h2.nonRetryable5XX}": (
-        "responseClassifier.kind: not supported yet: HTTP/2 classifier (`io.l5d.h2.nonRetryable5XX`)"
+        "responseClassifier.kind: kind 'io.l5d.h2.nonRetryable5XX' is for routers with protocol h2, not http; "
+        "did you mean 'io.l5d.http.nonRetryable5XX'?"
     ),
     "faults: {delay: {ms: 5}}": "faults.delay.percent: missing required field 'percent'",
     "faults: {delay: {percent: 5}}": "faults.delay.ms: missing required field 'ms'",
@@ -149,7 +157,10 @@ SERVICES = {
     "faults: {abort: {percent: 1, status: 199}}": "faults.abort.status: must be between 200 and 599, not 199",
     "faults: {abort: {percent: 1, status: 600}}": "faults.abort.status: must be between 200 and 599, not 600",
     "faults: {header: l5d-fault}": "faults.header: expected true or false, found 'l5d-fault'",
-    "classificationTimeoutMs: 5": "classificationTimeoutMs: not supported yet: HTTP/2 classification timeout (`classificationTimeoutMs`)",
+    "classificationTimeoutMs: 5": (
+        "classificationTimeoutMs: unknown field 'classificationTimeoutMs'; known: faults, kind, responseClassifier, retries, "
+        "totalTimeoutMs; it is for services in routers of protocol h2"
+    ),
 }
 
 
@@ -244,7 +255,7 @@ def test_every_accrual_kind_takes_a_backoff_or_none(
     assert (accrual.kind.id, accrual.config.backoff) == (kind, expected)
 
 
-@pytest.mark.parametrize("kind", CLASSIFIERS)
+@pytest.mark.parametrize("kind", [id for id in CLASSIFIERS if id.startswith("io.l5d.http.")])
 def test_every_http_classifier_needs_no_options(kind: str, loaded: Loaded) -> None:
     chosen = service(loaded, f"{{responseClassifier: {{kind: {kind}}}}}").response_classifier
     assert chosen is not None and chosen.kind.id == kind
@@ -358,5 +369,5 @@ def test_schema_knows_the_bounds_that_are_objects(registry: Registry) -> None:
     router = file_schema(registry)["$defs"]["protocols.http"]
     text = json.dumps(file_schema(registry))
     assert "streamAfterContentLengthKB" in router["properties"]
-    for name in ("requeueBudget", "failFast", "faults", "serverSession", "maxConcurrentRequests", "classificationTimeoutMs"):
-        assert (f'"{name}"' in text) is (name != "classificationTimeoutMs"), name
+    for name in ("requeueBudget", "failFast", "faults", "serverSession", "maxConcurrentRequests"):
+        assert f'"{name}"' in text, name

@@ -16,10 +16,10 @@ from meshgw.core.tls import (
     explain,
     is_ip,
     name_problem,
-    openssl_name,
     server_context,
 )
 from meshgw.core.tls_sides import LOG_SECONDS, MOST_SESSIONS, ClientSecurity, TlsClient, TlsServer
+from meshgw.wire.cipher_suites import openssl_name
 from meshgw.wire.client_hello import UNRECOGNIZED_NAME, ClientHello, HelloError
 from support.certs import authority, pair_of
 

@@ -12,6 +12,8 @@ from meshgw.wire.headers import Headers
 
 
 class Log:
+    zone = "%Z"
+
     def __init__(self) -> None:
         self.lines: list[bytes] = []
 

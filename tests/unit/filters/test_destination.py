@@ -45,6 +45,8 @@ def test_an_empty_residual_is_not_told() -> None:
         (b"1.1", (b"Via: 1.0 a", b"Via: 1.1 b"), b"Via: 1.0 a, 1.1 b, 1.1 linkerd"),
         (b"1.0", (), b"Via: 1.0 linkerd"),
         (b"1.0", (b"Via: 1.1 a",), b"Via: 1.1 a, 1.0 linkerd"),
+        (b"2", (), b"Via: h2 linkerd"),
+        (b"2", (b"via: 1.1 a",), b"Via: 1.1 a, h2 linkerd"),
     ],
 )
 def test_via_is_one_line_with_this_hop_last(version: bytes, fields: tuple[bytes, ...], via: bytes) -> None:
@@ -58,9 +60,11 @@ def answer(*fields: bytes) -> Exchange:
     return ex
 
 
-@pytest.mark.parametrize(("fields", "via"), [((), b"Via: 1.1 linkerd"), ((b"Via: 1.1 a",), b"Via: 1.1 a, 1.1 linkerd")])
-def test_the_answer_gets_its_via_too(fields: tuple[bytes, ...], via: bytes) -> None:
+@pytest.mark.parametrize(("line", "name"), [(b"HTTP/1.1 200 OK", b"1.1 linkerd"), (b"", b"h2 linkerd")], ids=["HTTP/1.1", "HTTP/2"])
+@pytest.mark.parametrize(("fields", "before"), [((), b""), ((b"Via: 1.1 a",), b"1.1 a, ")])
+def test_the_answer_gets_a_via_of_what_the_service_speaks(line: bytes, name: bytes, fields: tuple[bytes, ...], before: bytes) -> None:
     ex = answer(*fields)
+    ex.version, ex.status_line, via = b"2", line, b"Via: " + before + name
     Destination(Path.read("/svc/web"), Path.read("/#/web"), Path.read("/"), lambda: 7).on_response(ex)
     assert ex.response.lines == [via]
 

@@ -19,6 +19,9 @@ def test_nothing_of_the_inside_leaves() -> None:
     ex = outgoing()
     StripContext().on_request(ex)
     assert ex.headers.lines == [b"Host: web", b"X-Kept: 1", b"Via: 1.1 linkerd"]
+    ex.version = b"2"
+    StripContext().on_request(ex)
+    assert ex.headers.lines[-1] == b"Via: h2 linkerd"
 
 
 def test_the_request_is_whole_again_for_the_next_attempt() -> None:
@@ -36,7 +39,7 @@ def test_the_request_is_whole_again_for_the_next_attempt() -> None:
 def test_an_answer_from_outside_brings_no_context() -> None:
     ex = outgoing()
     ex.response = section([b"L5d-Err: x", b"l5d-retryable: true", b"X-Kept: 1"])
-    ex.response.seen[b"via"] = b"1.1 far"
+    ex.response.seen[b"via"], ex.status_line = b"1.1 far", b"HTTP/1.1 200 OK"
     StripContext().on_response(ex)
     assert ex.response.lines == [b"X-Kept: 1", b"Via: 1.1 linkerd"]
     assert b"via" not in ex.response.seen

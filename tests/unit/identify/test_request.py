@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from meshgw.core.exchange import Exchange
 from meshgw.errors import BadRequest
 from meshgw.identify import request
-from meshgw.identify.request import Declined, HeaderPath, HeaderToken, MethodAndHost, Static, UriPath, chain, unidentified
+from meshgw.identify.request import Declined, HeaderPath, HeaderToken, MethodAndHost, PathHeader, Static, UriPath, chain, unidentified
 from meshgw.kinds import Runtime
 from meshgw.naming.path import Path
 
@@ -145,6 +145,41 @@ def test_header_token_is_one_exact_label() -> None:
     assert named(HeaderToken(SVC, header="My-Name"), my_name=b"a/b") == "/svc/\\x61\\x2f\\x62"
     assert named(HeaderToken(SVC, header="My-Name")) == "(My-Name header is absent)"
     assert named(HeaderToken(SVC)) == "(Host header is absent)"
+
+
+@pytest.mark.parametrize(
+    ("segments", "target", "expected"),
+    [
+        (2, b"/pkg.Svc/Do", "/svc/pkg.Svc/Do"),
+        (1, b"/pkg.Svc/Do", "/svc/pkg.Svc"),
+        (2, b"/pkg.Svc/Do/more?x=/y", "/svc/pkg.Svc/Do"),
+        (3, b"/pkg.Svc/Do", "Path must have at least 3 segment(s)"),
+        (2, b"/pkg.Svc/", "Path must have at least 2 segment(s)"),
+        (2, b"/pkg.Svc//", "Path must have at least 2 segment(s)"),
+        (1, b"/", "Missing destination path"),
+        (1, b"/?x", "Missing destination path"),
+        (1, b"*", "Missing destination path"),
+        (None, b"/a/b/c/?d", "/svc/a/b/c"),
+        (None, b"/a//b", "Path has an empty segment"),
+    ],
+)
+def test_the_path_names_a_call(segments: int | None, target: bytes, expected: str) -> None:
+    identifier = PathHeader(SVC, segments=segments)
+    for _ in range(2):
+        found = identifier.identify(a_request(b"POST", target))
+        assert (found.show() if isinstance(found, Path) else found) == expected
+
+
+def test_the_path_of_another_header_names_a_call() -> None:
+    identifier = PathHeader(SVC, header="X-Path", segments=1)
+    assert identifier.header_names == (b"x-path",)
+    assert named(identifier, x_path=b"/a/b") == "/svc/a"
+    assert named(identifier) == "(Missing destination path)"
+
+
+def test_the_authority_is_what_a_host_header_is_elsewhere() -> None:
+    assert named(HeaderToken(SVC, header=":authority"), host=b"web") == "/svc/web"
+    assert named(HeaderToken(SVC, header=":authority")) == "(:authority header is absent)"
 
 
 def test_static_names_every_request() -> None:

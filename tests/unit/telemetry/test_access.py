@@ -66,6 +66,7 @@ def test_clock_is_in_the_system_time_zone(monkeypatch: pytest.MonkeyPatch) -> No
         assert clock.at(1_700_049_600.9) == b"15/11/2023:13:00:00 CET"
         assert clock.at(1_700_049_601.0) == b"15/11/2023:13:00:01 CET"
         assert clock.at(1_700_049_600.0) == b"15/11/2023:13:00:00 CET"
+        assert ClfClock("%z").at(1_700_049_600.0) == b"15/11/2023:13:00:00 +0100"
     finally:
         monkeypatch.undo()
         time.tzset()
