@@ -1,6 +1,7 @@
 # Needs make, Python 3.11 or later, and the package registries; on Debian as root, missing programs are installed with apt.
 #   make demo    see it work          make test    all tests          make check   lint, types, layers
 #   make bench   compare with peers   make guard   has it become slower?
+#   make bench-h2   HTTP/2 beside nghttpx, Envoy and HAProxy
 #   make chaos   hurt backends under load      make bench-tls   what TLS costs
 #   make churn   change endpoints under load   make kube-apiserver   a real API server for the tests, in ten minutes
 #   make docs    the manual       make clean   remove what these made
@@ -16,7 +17,7 @@ TEST_JOBS ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check bench bench-peers bench-tls guard chaos churn kube-apiserver docs clean FORCE
+.PHONY: help venv demo test check bench bench-peers bench-tls bench-h2 guard chaos churn kube-apiserver docs clean FORCE
 
 help:
 	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
@@ -38,8 +39,9 @@ demo: $(VENV)/.installed
 	$(BIN)/python deploy/demo/run.py $(ARGS)
 
 test: $(VENV)/.installed
-	.ci/packages nginx-light haproxy curl dnsmasq-base bind9 bind9-dnsutils wrk openssl sslscan consul zookeeper
-	$(BIN)/python -m pytest -n $(TEST_JOBS) $(ARGS)
+	.ci/packages nginx-light haproxy curl dnsmasq-base bind9 bind9-dnsutils wrk openssl sslscan consul zookeeper \
+		nghttp2-client nghttp2-server nghttp2-proxy
+	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal $(ARGS)
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -58,6 +60,10 @@ bench-peers: $(VENV)/.installed
 bench-tls: $(VENV)/.installed
 	.ci/packages nginx-light haproxy wrk openssl curl
 	$(BIN)/python benchmarks/tls.py $(ARGS)
+
+bench-h2: $(VENV)/.installed
+	.ci/packages haproxy nghttp2-client nghttp2-server nghttp2-proxy
+	$(BIN)/python benchmarks/h2.py $(ARGS)
 
 # By hand and before a release, never in CI: figures of another machine or build prove nothing.
 guard: $(VENV)/.installed
