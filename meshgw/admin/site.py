@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 from urllib.parse import parse_qs
 
 import attrs
@@ -21,9 +21,11 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 from meshgw.admin import api
 from meshgw.admin.access import AccessView
 from meshgw.admin.api import Answer, GatewayView, Query, View
+from meshgw.admin.assets import is_current, packaged
 from meshgw.admin.authentication import CHALLENGES, Access, Authentication, authentication
 from meshgw.admin.errors import relayed
-from meshgw.admin.pages import PAGE_HEADERS, index_page
+from meshgw.admin.pages import PAGE_HEADERS, Dashboard
+from meshgw.admin.requests import RequestsView
 from meshgw.admin.security import AdminSecurity, rebinding, refusal
 from meshgw.config.models import AdminConfig
 from meshgw.errors import MeshError
@@ -174,19 +176,28 @@ def _parameters(text: bytes) -> dict[str, list[str]]:
     return parse_qs(text.decode("latin-1"), keep_blank_values=True, errors="replace", max_num_fields=MAX_PARAMETERS)
 
 
+def _is_had(request: Request, answer: Answer) -> bool:
+    """Whether the client has what is to be sent."""
+    etags = [value for name, value in answer.headers if name == "ETag"]
+    fields = [str(value) for value in request.requestHeaders.getRawHeaders("if-none-match") or ()]
+    return bool(etags and fields) and is_current(etags[0], fields)
+
+
 def _send(request: Any, answer: Answer) -> None:  # Any: what is called of the request has no annotations
     body = answer.body.encode() if isinstance(answer.body, str) else answer.body
-    request.setResponseCode(answer.status)
+    is_had = _is_had(request, answer)
+    request.setResponseCode(304 if is_had else answer.status)
     headers = request.responseHeaders
     headers.removeHeader("server")
     headers.setRawHeaders("Content-Type", [answer.content_type])
     headers.setRawHeaders("Content-Length", [str(len(body))])
     headers.setRawHeaders("X-Content-Type-Options", ["nosniff"])
-    headers.setRawHeaders("Cache-Control", ["no-store"])
     extra = answer.headers + (PAGE_HEADERS if answer.content_type == api.HTML else ())
+    if not any(name == "Cache-Control" for name, _ in extra):
+        headers.setRawHeaders("Cache-Control", ["no-store"])
     for name, value in extra:
         headers.addRawHeader(name, value)
-    request.write(body)
+    request.write(b"" if is_had else body)
     request.finish()
 
 
@@ -289,6 +300,7 @@ def _routes(view: GatewayView, reactor: IReactorTime) -> dict[str, Route]:
         "/bound-names.json": Route(state.bound_names),
         "/client_state.json": Route(state.client_state),
         "/access.json": Route(AccessView(view)),
+        "/requests.json": Route(RequestsView(view)),
         "/delegator.json": Route(api.DelegatorView(view), both),
         "/logging.json": Route(api.LoggingView(view), both, ("POST",)),
     }
@@ -305,15 +317,13 @@ def _routes(view: GatewayView, reactor: IReactorTime) -> dict[str, Route]:
     async def index_text(query: Query) -> Answer:
         return Answer("\n".join(sorted((*routes, *await described()))) + "\n")
 
-    async def index_html(query: Query) -> Answer:
-        read = [path for path, route in routes.items() if "GET" in route.methods and path not in ("/", "/delegator.json")]
-        paths = sorted((*read, *await described()))
-        routers = [(label, router.dtab.show()) for label, router in view.routers.items()]
-        return Answer(index_page(cast("Mapping[str, object]", view.server_info()), paths, routers), api.HTML)
+    def readable() -> list[str]:
+        return sorted(path for path, route in routes.items() if "GET" in route.methods and path not in ("/", "/delegator.json"))
 
+    dashboard = Dashboard(view, packaged(), readable)
     routes["/admin"] = routes["/admin/index.txt"] = Route(index_text)
-    routes["/"] = Route(index_html)
-    return routes
+    routes.update((path, Route(page)) for path, page in dashboard.pages().items())
+    return {**{path: Route(file) for path, file in dashboard.files().items()}, **routes}  # the lists above are without the files
 
 
 def admin_site(

@@ -1,0 +1,5 @@
+// The help page.
+
+import { mountShell } from "./shell.js";
+
+mountShell({ page: "help", title: "Help" });
