@@ -137,6 +137,10 @@ class GatewayView(Protocol):
         """Client name → ``{"state": …, "addresses": […]}``."""
         ...
 
+    async def recent_requests(self) -> Sequence[Mapping[str, Any]] | None:
+        """The latest traced requests, the newest first, as ``telemetry.recent_requests`` shows them; None if none are kept."""
+        ...
+
     async def described(self) -> Sequence[str]:
         """The paths below ``/namer_state`` and the like where something describes itself now."""
         ...

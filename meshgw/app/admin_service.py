@@ -31,6 +31,11 @@ from meshgw.naming.path import Path
 from meshgw.telemetry.metrics import Snapshot
 
 
+from meshgw.telemetry.recent_requests import KIND as RECENT_REQUESTS
+from meshgw.telemetry.recent_requests import newest_first
+
+if TYPE_CHECKING:
+    from meshgw.app.tls import ListenerTls
 class Host(Protocol):
     """The process, as far as admin acts on it."""
 
@@ -107,6 +112,11 @@ class View:
 
     async def described(self) -> Sequence[str]:
         """The paths where namers, interpreters, identifiers and announcers describe themselves."""
+    async def recent_requests(self) -> Sequence[Mapping[str, Any]] | None:
+        """The latest traced requests over all processes, the newest first; None if the configuration keeps none."""
+        kept = [chosen.config.capacity for chosen in self._config.telemetry if chosen.kind is RECENT_REQUESTS]
+        return newest_first(await self._host.plane.recent_requests(), max(kept)) if kept else None
+
         described = await self._host.plane.described()
         return [*described, STATE_PATH] if self._host.announcements.describe() else described
 

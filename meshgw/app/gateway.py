@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -42,6 +42,7 @@ from meshgw.server.shares import Shares
 from meshgw.telemetry.histogram import HistogramSnapshots
 from meshgw.telemetry.metrics import Metrics, Snapshot
 from meshgw.telemetry.process import add_process_metrics
+from meshgw.telemetry.recent_requests import RecentRequests
 
 DRAIN_STEP = 0.02
 """Seconds between looks at whether the connections have ended."""
@@ -272,3 +273,7 @@ class Gateway(MultiService):
     def client_state(self) -> dict[str, Any]:
         """The clients of all routers with their addresses."""
         return {client.label: client.state() for router in self.routers.values() for client in router.caches.clients()}
+
+    def recent_requests(self) -> list[Mapping[str, Any]]:
+        """The latest traced requests, where a telemeter keeps them."""
+        return [row for telemeter in self.telemeters if isinstance(telemeter, RecentRequests) for row in telemeter.rows()]

@@ -38,6 +38,10 @@ class Plane(Protocol):
         """The clients of all routers with their addresses."""
         ...
 
+    async def recent_requests(self) -> Sequence[Mapping[str, Any]]:
+        """The latest traced requests, if they are kept (``telemetry.recent_requests``)."""
+        ...
+
     async def described(self) -> Sequence[str]:
         """The paths of the admin server where namers, interpreters and identifiers describe themselves."""
         ...
@@ -83,6 +87,10 @@ class LocalPlane:
         """See :class:`Plane`."""
         return self.gateway.client_state()
 
+    async def recent_requests(self) -> Sequence[Mapping[str, Any]]:
+        """See :class:`Plane`."""
+        return self.gateway.recent_requests()
+
     async def described(self) -> Sequence[str]:
         """See :class:`Plane`."""
         return sorted(self.gateway.described())
@@ -126,6 +134,8 @@ def answering(plane: LocalPlane) -> Answering:
                 return list(await plane.bound_names())
             case "client_state":
                 return await plane.client_state()
+            case "recent_requests":
+                return list(await plane.recent_requests())
             case "described":
                 return list(await plane.described())
             case "description":

@@ -232,6 +232,10 @@ class Supervisor:
                     _join_state(known, state)
         return merged
 
+    async def recent_requests(self) -> Sequence[Mapping[str, Any]]:
+        """See :class:`meshgw.app.plane.Plane`."""
+        return [row for rows in await self._ask_all("recent_requests") for row in rows]
+
     async def described(self) -> Sequence[str]:
         """See :class:`meshgw.app.plane.Plane`."""
         return sorted(set().union(*await self._ask_all("described")))

@@ -29,7 +29,6 @@ LATER_KINDS: Final[Mapping[str, Mapping[str, str]]] = {
         "io.l5d.influxdb": "metrics in InfluxDB's line protocol",
         "io.l5d.statsd": "metrics to StatsD",
         "io.l5d.tracelog": "trace log",
-        "io.l5d.recentRequests": "page of recent requests",
         "io.l5d.zipkin": "traces to Zipkin",
     },
 }

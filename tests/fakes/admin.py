@@ -72,6 +72,7 @@ class Gateway:
         self.ended: list[float | None] = []
         self.clock, self.levels = Clock(), LogLevels(known=["meshgw"])
         self.reloads: list[Deferred[Sequence[str]]] = []
+        self.requests: list[Mapping[str, Any]] | None = None
 
     def config_json(self) -> str:
         return '{"routers":[]}'
@@ -90,6 +91,9 @@ class Gateway:
 
     async def client_state(self) -> Mapping[str, Any]:
         return {"/#/x": {"state": "bound", "addresses": ["127.0.0.1:80"]}}
+
+    async def recent_requests(self) -> Sequence[Mapping[str, Any]] | None:
+        return self.requests
 
     async def described(self) -> Sequence[str]:
         if isinstance(self.states, Exception):
