@@ -44,6 +44,10 @@ class Source(Protocol):
         ...
 
 
+YIELDING = ("nice", "-n", "19")
+"""A source has its own machine elsewhere: here it takes the CPU that it shares with callers and endpoints when they leave it."""
+
+
 def address_of(net: int, service: int, instance: int) -> str:
     """An address of NET.0.0.0/8 for each instance of each service."""
     return f"{net}.{service // 250 + 100}.{service % 250}.{instance + 1}"
@@ -55,7 +59,7 @@ class Consul:
     def __init__(self, running: Running, core: int) -> None:
         self.port = free_port()
         ports = [f"-http-port={self.port}", f"-server-port={free_port()}", f"-serf-lan-port={free_port()}", f"-serf-wan-port={free_port()}"]
-        argv = ["consul", "agent", "-dev", f"-bind={LOOPBACK}", f"-client={LOOPBACK}", *ports, "-dns-port=-1", "-grpc-port=-1"]
+        argv = [*YIELDING, "consul", "agent", "-dev", f"-bind={LOOPBACK}", f"-client={LOOPBACK}", *ports, "-dns-port=-1", "-grpc-port=-1"]
         argv += ["-log-level=warn", "-hcl", f"limits {{ http_max_conns_per_client = {CONSUL_CONNECTIONS} }}"]
         self._api = http.client.HTTPConnection(LOOPBACK, self.port, timeout=SECONDS)
         running.add(Process("consul", argv, running.directory, port=self.port, core=core), seconds=60.0, is_ready=self._has_leader)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +15,12 @@ from typing import Any
 import grpc
 import pytest
 
+from support import grpc_peers
 from support.certs import authority, write_files
 from support.gateways import SECONDS, Gateway, Json
 from support.grpc_peers import SERVICE, GrpcService, caller, wish
 from support.h2_gateways import assert_at_rest, h2_gateway
-from support.processes import Running, wait_until
+from support.processes import Process, Running, free_port, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -101,30 +104,63 @@ def test_calls_of_one_connection_are_balanced(running: Running) -> None:
         assert_at_rest(gw)
 
 
-def test_a_service_that_dies_under_load_costs_no_call(running: Running) -> None:
-    with ExitStack() as stack:
-        lasting, dying = stack.enter_context(GrpcService()), stack.enter_context(ExitStack())
-        other = dying.enter_context(GrpcService())
-        gw = h2_gateway(running, {SERVICE: [lasting.port, other.port]}, router=retrying())
-        codes: list[grpc.StatusCode] = []
-        stop = threading.Event()
+class Load:
+    """Callers that ask for a short answer again and again, and the statuses they got."""
+
+    def __init__(self, port: int, callers: int = 4) -> None:
+        self.codes: list[grpc.StatusCode] = []
+        self._port, self._callers = port, callers
+        self._stop = threading.Event()
+
+    def __enter__(self) -> Load:
+        self._stack = ExitStack()
+        calls = self._stack.enter_context(caller(self._port))
 
         def ask() -> None:
-            while not stop.is_set():
-                codes.append(code_of(lambda: calls.unary()(wish(100, size=100), timeout=SECONDS)))
+            while not self._stop.is_set():
+                self.codes.append(code_of(lambda: calls.unary()(wish(100, size=100), timeout=SECONDS)))
 
-        with caller(gw.port) as calls:
-            threads = [threading.Thread(target=ask) for _ in range(4)]
-            for thread in threads:
-                thread.start()
+        self._threads = [threading.Thread(target=ask) for _ in range(self._callers)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def goes_on(self, calls: int = 200) -> bool:
+        """Whether so many more calls have ended within the time."""
+        before = len(self.codes)
+        return wait_until(lambda: len(self.codes) > before + calls, SECONDS)
+
+    def __exit__(self, *_exc: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        self._stack.close()
+
+
+def test_a_service_that_is_killed_under_load_costs_no_call(running: Running, service: GrpcService) -> None:
+    port = free_port()
+    argv = [sys.executable, grpc_peers.__file__, str(port)]
+    env = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    dying = running.add(Process("dying", argv, running.directory, port=port, env=env))
+    gw = h2_gateway(running, {SERVICE: [service.port, port]}, router=retrying())
+    with Load(gw.port) as load:
+        assert wait_until(lambda: len(load.codes) > service.calls.get("UnaryCall", 0) + 30, SECONDS), "both have calls"
+        dying.signal(signal.SIGKILL)
+        assert load.goes_on()
+    assert set(load.codes) == {grpc.StatusCode.OK}
+    assert_at_rest(gw)
+
+
+def test_a_service_that_is_drained_under_load_costs_no_call(running: Running, service: GrpcService) -> None:
+    # calls that reach grpcio's server as it stops are answered CANCELLED, which the default classifier takes as the callers' own doing
+    classifier = {"kind": "io.l5d.h2.grpc.retryableStatusCodes", "retryableStatusCodes": [1, 14]}
+    with GrpcService() as other:
+        gw = h2_gateway(running, {SERVICE: [service.port, other.port]}, router={**BY_METHOD, "service": {"responseClassifier": classifier}})
+        with Load(gw.port) as load:
             assert wait_until(lambda: other.calls.get("UnaryCall", 0) > 30, SECONDS)
-            dying.close()
-            before = len(codes)
-            assert wait_until(lambda: len(codes) > before + 200, SECONDS)
-            stop.set()
-            for thread in threads:
-                thread.join()
-        assert set(codes) == {grpc.StatusCode.OK}
+            other.drain()
+            assert load.goes_on()
+        assert set(load.codes) == {grpc.StatusCode.OK}
         assert_at_rest(gw)
 
 

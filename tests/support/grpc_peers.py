@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,8 +35,8 @@ class GrpcService:
     of those that have not ended, and ``cancelled`` of those whose work was broken off; one that reads a stream just sees its end then.
     """
 
-    def __init__(self, *, most_streams: int | None = None) -> None:
-        self.port = 0
+    def __init__(self, *, most_streams: int | None = None, port: int = 0) -> None:
+        self.port = port
         self.deadlines: list[float | None] = []
         self.seen: list[dict[str, str | bytes]] = []
         self.calls: dict[str, int] = {}
@@ -68,8 +69,12 @@ class GrpcService:
             options.append(("grpc.max_concurrent_streams", self._most_streams))
         self._server = grpc.aio.server(options=options)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._methods()),))
-        self.port = self._server.add_insecure_port(f"{LOOPBACK}:0")
+        self.port = self._server.add_insecure_port(f"{LOOPBACK}:{self.port}")
         await self._server.start()
+
+    def drain(self) -> None:
+        """Take no more calls, and let those under way end."""
+        self._run(self._server.stop(SECONDS))
 
     def forget(self) -> None:
         """Begin the notes anew."""
@@ -239,3 +244,13 @@ def caller(port: int, **words: Any) -> Iterator[GrpcCaller]:
         yield made
     finally:
         made.close()
+
+
+def main() -> None:
+    """Serve on the port that is the only argument, until killed: a service of a process of its own."""
+    with GrpcService(port=int(sys.argv[1])):
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()
