@@ -10,9 +10,10 @@ import platform
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
 from twisted.web.server import Site
 
 from meshgw import __version__
@@ -25,17 +26,18 @@ from meshgw.app.ports import AdminPort
 from meshgw.app.sockets import ADMIN, IDENTIFIER, Sockets, router_label
 from meshgw.config.models import AdminConfig, Config
 from meshgw.config.plain import config_to_json
+from meshgw.config.tls import ServerTls
 from meshgw.kinds import Runtime
 from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
 from meshgw.telemetry.metrics import Snapshot
-
-
 from meshgw.telemetry.recent_requests import KIND as RECENT_REQUESTS
 from meshgw.telemetry.recent_requests import newest_first
 
 if TYPE_CHECKING:
     from meshgw.app.tls import ListenerTls
+
+
 class Host(Protocol):
     """The process, as far as admin acts on it."""
 
@@ -110,13 +112,13 @@ class View:
         """The clients of all routers with their addresses."""
         return await self._host.plane.client_state()
 
-    async def described(self) -> Sequence[str]:
-        """The paths where namers, interpreters, identifiers and announcers describe themselves."""
     async def recent_requests(self) -> Sequence[Mapping[str, Any]] | None:
         """The latest traced requests over all processes, the newest first; None if the configuration keeps none."""
         kept = [chosen.config.capacity for chosen in self._config.telemetry if chosen.kind is RECENT_REQUESTS]
         return newest_first(await self._host.plane.recent_requests(), max(kept)) if kept else None
 
+    async def described(self) -> Sequence[str]:
+        """The paths where namers, interpreters, identifiers and announcers describe themselves."""
         described = await self._host.plane.described()
         return [*described, STATE_PATH] if self._host.announcements.describe() else described
 
@@ -145,9 +147,10 @@ class AdminService(MultiService):
     def __init__(
         self, config: Config, host: Host, sockets: Sockets, runtime: Runtime, started_at: float, former: AdminService | None = None
     ) -> None:
-        """``former`` is the service that this one follows when it is started. Raises MeshError for a bad token file."""
+        """``former`` is the service that this one follows when it is started. Raises MeshError for a bad file of tokens or TLS."""
         super().__init__()  # type: ignore[no-untyped-call]
         admin = config.admin
+        self._tls = None if admin.tls is None else _tls(admin.tls, runtime, f"the admin server, {admin.ip} port {admin.port}")
         failed = runtime.metrics.counter("admin", "authentication_failures").incr
         view = View(config, host, runtime, started_at)
         own = admin_site(admin, view, runtime.reactor, own_name=socket.gethostname(), failed=failed)
@@ -159,9 +162,34 @@ class AdminService(MultiService):
             self._add(runtime, sockets.take(IDENTIFIER), admin, identify_site(lambda head: host.plane.identify(head)))
 
     def _add(self, runtime: Runtime, sock: socket.socket, admin: AdminConfig, site: Site) -> None:
-        self.addService(AdminPort(runtime.reactor, sock, admin.socket_options, site))  # type: ignore[no-untyped-call]
+        factory: Any = site
+        if self._tls is not None:
+            from meshgw.app.admin_tls import TlsSite  # see _tls
+
+            factory = TlsSite(site, self._tls, runtime.reactor)
+        self.addService(AdminPort(runtime.reactor, sock, admin.socket_options, factory))  # type: ignore[no-untyped-call]
 
     def startService(self) -> None:
         """Serve."""
         self._site.resource = self._resource
+        if self._tls is not None:
+            self._tls.start()
         super().startService()  # type: ignore[no-untyped-call]
+
+    def stopService(self) -> Deferred[Any]:
+        """Stop listening; connections under way go on."""
+        if self._tls is not None and self.running:
+            self._tls.stop()
+        stopped: Deferred[Any] = super().stopService()  # type: ignore[no-untyped-call]
+        return stopped
+
+
+def _tls(config: ServerTls, runtime: Runtime, address: str) -> ListenerTls:
+    """The TLS of both listeners, its files read. Raises :class:`meshgw.core.tls.TlsConfigError`."""
+    from meshgw.app.admin_tls import ALPN  # some megabytes that an admin server without TLS need not have
+    from meshgw.app.tls import ListenerTls
+
+    tls = ListenerTls(config, reactor=runtime.reactor, clock=runtime.reactor.seconds, address=address, alpn=ALPN)
+    tls.load()
+    tls.count(runtime.metrics.scope("admin"))
+    return tls

@@ -106,6 +106,7 @@ class MeshService(MultiService):
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload_on_signal))
         try:
             self._sockets = Sockets.open(places(self._accepted.config))
+            self._admin = self._make_admin(self._accepted.config, self._sockets)
             if self._gateway is not None:
                 self._gateway.listen(self._sockets.take)
         except (OSError, MeshError) as error:
@@ -116,7 +117,7 @@ class MeshService(MultiService):
     def startService(self) -> None:
         """Serve admin, then the routers."""
         super().startService()  # type: ignore[no-untyped-call]
-        self._admin = self._make_admin(self._accepted.config, self._sockets)
+        assert self._admin is not None
         self._admin.startService()
         if self._supervisor is not None:
             self._be_master()

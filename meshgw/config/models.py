@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import pwd
 import re
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import attrs
 
@@ -18,6 +17,7 @@ from meshgw.config.http import HttpRouterConfig, HttpServerConfig
 from meshgw.config.requests import ForwardedHeader, Labeler
 from meshgw.config.router import BindingCache, RouterConfig, ServerConfig, SocketOptions
 from meshgw.config.scoped import ClientBlock, ClientParams, HostConnectionPool, ServiceBlock, ServiceParams
+from meshgw.config.tls import ServerTls, server_tls_notice
 from meshgw.config.values import Ip, Port, Workers
 
 __all__ = [
@@ -64,6 +64,11 @@ def _known_user(value: Any) -> str | None:
 
 def _threads(_value: Any) -> str | None:
     return "has no effect: the admin server shares the reactor of the process and needs no threads"
+
+
+def _no_ingress(value: ServerTls) -> str | None:
+    has_ingress = value.sni is not None and value.sni.ingress
+    return "sni.ingress is for servers of routers; the admin server has no ingresses" if has_ingress else None
 
 
 @attrs.frozen(kw_only=True)
@@ -118,7 +123,13 @@ class AdminConfig:
         check=at_least(1),
         notice=_threads,
     )
-    later: ClassVar[Mapping[str, str]] = {"tls": "TLS"}
+    tls: ServerTls | None = option(
+        default=None,
+        doc="TLS of the admin server and of `httpIdentifierPort`; its files are read again when they change.",
+        check=_no_ingress,
+        notice=server_tls_notice,
+        effective="off",
+    )
 
 
 @attrs.frozen(kw_only=True)

@@ -19,7 +19,7 @@ from meshgw.errors import MeshError
 from meshgw.wire.client_hello import INTERNAL_ERROR, ClientHelloReader, HelloError, alert_record
 
 PLAIN_HTTP: Final = b"this port speaks TLS\n"
-_PLAIN_HTTP_ANSWER: Final = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (
+PLAIN_HTTP_ANSWER: Final = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (
     len(PLAIN_HTTP),
     PLAIN_HTTP,
 )
@@ -69,7 +69,7 @@ class ServerTlsConnection(TlsConnection):
         if error.alert is not None:
             self._raw.write(alert_record(error.alert))
         elif error.is_http:
-            self._raw.write(_PLAIN_HTTP_ANSWER)
+            self._raw.write(PLAIN_HTTP_ANSWER)
         self._fail("http" if error.is_http else "garbage" if error.alert is None else "hello", error.reason)
 
     def _completed(self) -> None:

@@ -72,7 +72,7 @@ def test_unusable_file_is_one_problem_at_its_place(text: str, shown: Shown) -> N
 def test_unknown_field_names_the_known_ones_and_the_nearest(shown: Shown) -> None:
     assert shown("admin: {prot: 1}\n" + GOOD) == [
         "l.yaml:1:9: admin.prot: unknown field 'prot'; known: authentication, hostNames, httpIdentifierPort, ip, port, security, "
-        "shutdownGraceMs, socketOptions, workerThreads; did you mean 'port'?"
+        "shutdownGraceMs, socketOptions, tls, workerThreads; did you mean 'port'?"
     ]
 
 
@@ -129,7 +129,8 @@ VALUES = {
         "admin.security.pathBlacklist[1]: not a regular expression: missing ), unterminated subpattern at position 0"
     ),
     "admin: 3": "admin: expected an object, found '3'",
-    "admin: {tls: {certPath: x}}": "admin.tls: not supported yet: TLS (`tls`)",
+    "admin: {tls: {certPath: /dev/null}}": "admin.tls: missing required field 'keyPath'",
+    "admin: {tls: {sni: {ingress: true}}}": "admin.tls: sni.ingress is for servers of routers; the admin server has no ingresses",
     "usage: []": "usage: expected an object, found a list",
     "namers: {}": "namers: expected a list, found an object",
     "telemetry: [{}]": "telemetry[0].kind: missing required field 'kind'; known: io.l5d.prometheus, trial.telemeter",
