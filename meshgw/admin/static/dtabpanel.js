@@ -1,0 +1,214 @@
+// @ts-check
+/** The dtabs of a router on the page: the interpreter's, the router's own, and what is tried out instead of it. */
+
+import { el, fill } from "./dom.js";
+import { caretAt, entries, errorPlace, laidOut, offsetOf, placeOf } from "./dtab.js";
+
+/**
+ * @typedef {import("./dtab.js").Entry} Entry
+ * @typedef {{prefix: string, dst: string}} Dentry
+ * @typedef {{list: Entry[], items: HTMLElement[]}} Shown
+ */
+
+export class DtabPanel {
+  /** @param {{onTrial: (text: string | null) => void}} listeners `onTrial` is told each change of what is tried; null is the router's own */
+  constructor({ onTrial }) {
+    this.onTrial = onTrial;
+    this.base = "";
+    /** @type {string | null} */
+    this.trial = null;
+    this.isEditing = false;
+    /** @type {Shown[]} */
+    this.shown = [];
+    this.build();
+  }
+
+  build() {
+    this.badge = el("span", { class: "badge badge-warn", hidden: true }, "trial, not saved");
+    this.edit = /** @type {HTMLButtonElement} */ (
+      el("button", { type: "button", class: "button", "aria-expanded": "false", "aria-controls": "dtab-editor", onclick: () => this.toggle() }, "Try changes")
+    );
+    this.reset = el("button", { type: "button", class: "button", hidden: true, onclick: () => this.giveUp() }, "Reset");
+    this.area = /** @type {HTMLTextAreaElement} */ (
+      el("textarea", {
+        class: "field dtab-text",
+        id: "dtab-text",
+        spellcheck: "false",
+        autocapitalize: "off",
+        autocomplete: "off",
+        "aria-describedby": "dtab-hint dtab-problem",
+        oninput: () => this.typed(),
+      })
+    );
+    this.problem = el("div", { id: "dtab-problem", class: "dtab-problem", role: "alert", hidden: true });
+    this.editor = el(
+      "div",
+      { id: "dtab-editor", class: "dtab-editor", hidden: true },
+      el("label", { for: "dtab-text" }, "Dtab to try"),
+      this.area,
+      el("p", { id: "dtab-hint", class: "small muted" }, "Entries end with a semicolon. Nothing is saved; the gateway only answers what it would do."),
+      this.problem,
+    );
+    this.lists = el("div", { class: "dtab-lists" });
+    this.element = el(
+      "section",
+      { class: "card dtab-card section", "aria-labelledby": "dtab-title" },
+      el(
+        "div",
+        { class: "section-head" },
+        el("h2", { id: "dtab-title" }, "Dtab ", this.badge),
+        el("div", { class: "dtab-tools" }, this.reset, this.edit),
+      ),
+      this.editor,
+      this.lists,
+    );
+  }
+
+  /** Show a router's dtabs. @param {string} base @param {string | null} interpreter @param {string} kind of the interpreter */
+  setBase(base, interpreter, kind) {
+    this.base = base;
+    this.interpreter = interpreter;
+    this.kind = kind;
+    this.show();
+  }
+
+  /** Show what is tried; null is nothing. @param {string | null} text */
+  setTrial(text) {
+    this.trial = text;
+    if (text !== null) {
+      this.isEditing = true;
+    }
+    if (document.activeElement !== this.area) {
+      this.area.value = text ?? laidOut(this.base);
+    }
+    this.show();
+  }
+
+  /** The dtab that is asked about. */
+  get text() {
+    return this.trial ?? this.base;
+  }
+
+  show() {
+    const isTrial = this.trial !== null;
+    this.badge.hidden = !isTrial;
+    this.reset.hidden = !isTrial;
+    this.editor.hidden = !this.isEditing;
+    this.edit.setAttribute("aria-expanded", String(this.isEditing));
+    this.edit.textContent = this.isEditing ? "Close editor" : "Try changes";
+    this.area.rows = Math.min(20, Math.max(5, this.area.value.split("\n").length + 1));
+    this.shown = [];
+    fill(
+      this.lists,
+      this.interpreter === null || this.interpreter === undefined
+        ? null
+        : this.list(`Interpreter ${this.kind}, asked after the router's`, this.interpreter, false),
+      this.list(isTrial ? "What is tried" : "Router", this.text, true),
+      el("p", { class: "small muted" }, "The later an entry stands, the earlier it is tried."),
+    );
+  }
+
+  /** @param {string} title @param {string} text @param {boolean} isOwn */
+  list(title, text, isOwn) {
+    const list = entries(text);
+    const items = list.map((entry) =>
+      el("li", { class: "entry" }, el("code", null, el("span", { class: "entry-prefix" }, entry.prefix), " => ", el("span", { class: "entry-dst" }, entry.dst))),
+    );
+    // the router's own entries prevail, and are looked at first
+    if (isOwn) {
+      this.shown.unshift({ list, items });
+    } else {
+      this.shown.push({ list, items });
+    }
+    return el(
+      "div",
+      { class: "dtab-part" },
+      el("h3", null, title),
+      items.length ? el("ol", { class: "entries" }, items) : el("p", { class: "muted small" }, "No entries: names lead straight to namers."),
+    );
+  }
+
+  /** Point at the entry by which a step was made. @param {Dentry | null} dentry */
+  point(dentry) {
+    const chosen = dentry && this.itemOf(dentry);
+    for (const item of this.shown.flatMap(({ items }) => items)) {
+      item.classList.toggle("is-pointed", item === chosen);
+    }
+  }
+
+  /** Mark the entries that requests follow. @param {Dentry[]} dentries */
+  mark(dentries) {
+    const used = new Set(dentries.map((dentry) => this.itemOf(dentry)));
+    for (const item of this.shown.flatMap(({ items }) => items)) {
+      item.classList.toggle("is-used", used.has(item));
+    }
+  }
+
+  /** @param {Dentry} dentry @returns {HTMLElement | null} */
+  itemOf(dentry) {
+    for (const { list, items } of this.shown) {
+      const at = placeOf(list, dentry);
+      if (at >= 0) return items[at];
+    }
+    return null;
+  }
+
+  /** Show the gateway's complaint about the dtab, or with null take it away. @param {string | null} message */
+  complain(message) {
+    this.problem.hidden = message === null;
+    this.area.setAttribute("aria-invalid", String(message !== null));
+    if (message === null) {
+      fill(this.problem);
+      return;
+    }
+    this.isEditing = true;
+    this.editor.hidden = false;
+    const place = errorPlace(message);
+    if (place === null) {
+      fill(this.problem, el("p", null, message));
+      return;
+    }
+    const { source, caret } = caretAt(this.text, place);
+    fill(
+      this.problem,
+      el("p", null, `Line ${place.line}, column ${place.column}: ${place.what}.`),
+      el("pre", { "aria-hidden": "true" }, `${source}\n`, el("span", { class: "caret" }, caret)),
+      el("button", { type: "button", class: "button", onclick: () => this.select(place) }, "Go there"),
+    );
+  }
+
+  /** @param {{line: number, column: number}} place */
+  select(place) {
+    const at = offsetOf(this.area.value, place);
+    this.area.focus();
+    this.area.setSelectionRange(at, Math.min(at + 1, this.area.value.length));
+  }
+
+  toggle() {
+    this.isEditing = !this.isEditing;
+    if (this.trial === null) {
+      this.area.value = laidOut(this.base);
+    }
+    this.show();
+    if (this.isEditing) {
+      this.area.focus();
+    }
+  }
+
+  typed() {
+    const text = this.area.value;
+    this.trial = text === laidOut(this.base) ? null : text;
+    this.show();
+    this.onTrial(this.trial);
+  }
+
+  giveUp() {
+    this.trial = null;
+    this.area.value = laidOut(this.base);
+    this.isEditing = false;
+    this.complain(null);
+    this.show();
+    this.edit.focus();
+    this.onTrial(null);
+  }
+}

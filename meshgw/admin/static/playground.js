@@ -1,0 +1,357 @@
+// @ts-check
+/** The playground: what the gateway makes of a name, by a router's dtab or one that is tried out. Nothing here changes anything. */
+
+import { destinations, outcome, percent, taken } from "./delegation.js";
+import { Seen, rootItem } from "./delegationview.js";
+import { entries } from "./dtab.js";
+import { DtabPanel } from "./dtabpanel.js";
+import { describeKey } from "./keys.js";
+import { placeUrl, readPlace, suggestions } from "./place.js";
+import { known, recall, remember } from "./routers.js";
+import { ApiError, api, copy, el, fill, mountShell, poll, showFreshness, state } from "./shell.js";
+import { TreeView } from "./treeview.js";
+
+/**
+ * @typedef {import("./delegation.js").TreeNode} TreeNode
+ * @typedef {import("./routers.js").Router} Router
+ */
+
+const EVERY = 3_000;
+const TYPING = 350;
+const LONGEST = 5_000; // the gateway gives up after two seconds
+const MOST_SUGGESTED = 12;
+
+class Playground {
+  /** @param {HTMLElement} content @param {Router[]} routers @param {string[]} names known to namers */
+  constructor(content, routers, names) {
+    this.routers = routers;
+    this.names = names;
+    this.seen = new Seen();
+    this.asked = "";
+    this.answered = "";
+    this.timer = 0;
+    this.isAsking = false;
+    this.dtab = new DtabPanel({ onTrial: () => this.trialChanged() });
+    this.build(content);
+    this.tree = new TreeView(this.treeList, {
+      onFocus: (item) => this.dtab.point(item?.dataset.prefix ? { prefix: item.dataset.prefix, dst: item.dataset.dst ?? "" } : null),
+      onAct: (item) => void copy(item.dataset.copies ?? ""),
+    });
+    this.readAddress();
+    this.polling = poll((signal) => this.ask(signal), { every: EVERY, onFreshness: showFreshness });
+    addEventListener("popstate", () => this.readAddress());
+    addEventListener("hashchange", () => this.readAddress());
+  }
+
+  /** @param {HTMLElement} content */
+  build(content) {
+    this.select = /** @type {HTMLSelectElement} */ (
+      el(
+        "select",
+        { id: "router", class: "field", onchange: () => this.routerChosen() },
+        this.routers.map(({ label }) => el("option", { value: label }, label)),
+      )
+    );
+    this.path = /** @type {HTMLInputElement} */ (
+      el("input", {
+        id: "path",
+        class: "field mono",
+        list: "names",
+        placeholder: "/svc/users",
+        autocomplete: "off",
+        autocapitalize: "off",
+        spellcheck: "false",
+        "data-find": "",
+        "aria-describedby": "path-problem",
+      })
+    );
+    this.list = el("datalist", { id: "names" });
+    this.live = /** @type {HTMLInputElement} */ (el("input", { type: "checkbox", id: "live", checked: true, onchange: () => this.liveChanged() }));
+    this.pathProblem = el("p", { id: "path-problem", class: "problem", role: "alert", hidden: true });
+    this.verdict = el("div", { class: "verdict-place" });
+    this.treeList = el("ul", { role: "tree", class: "delegation", "aria-label": "Delegation" });
+    this.treeCard = el("section", { class: "card section", "aria-labelledby": "tree-title", hidden: true }, this.treeHead(), this.treeList);
+    fill(
+      content,
+      this.form(),
+      this.pathProblem,
+      el("div", { class: "playground" }, this.dtab.element, el("div", { class: "section" }, this.verdict, this.treeCard)),
+    );
+  }
+
+  form() {
+    const submit = (/** @type {Event} */ event) => {
+      event.preventDefault();
+      this.submitted();
+    };
+    return el(
+      "form",
+      { class: "ask", onsubmit: submit },
+      el("div", { class: "ask-router" }, el("label", { for: "router" }, "Router"), this.select),
+      el("div", { class: "ask-path" }, el("label", { for: "path" }, "Name"), this.path, this.list),
+      el("button", { class: "button button-primary", type: "submit" }, "Resolve"),
+      el("label", { class: "check" }, this.live, " Live"),
+      el("button", { class: "button", type: "button", onclick: () => void copy(location.href) }, "Copy link"),
+    );
+  }
+
+  treeHead() {
+    return el(
+      "div",
+      { class: "section-head" },
+      el("h2", { id: "tree-title" }, "Delegation"),
+      el(
+        "div",
+        { class: "dtab-tools" },
+        el("button", { class: "button", type: "button", onclick: () => this.tree.setAll(true) }, "Expand all"),
+        el("button", { class: "button", type: "button", onclick: () => this.tree.setAll(false) }, "Collapse all"),
+      ),
+    );
+  }
+
+  /** @returns {Router | undefined} */
+  get router() {
+    return this.routers.find(({ label }) => label === this.label);
+  }
+
+  /** Take over what the address says: at the start, and when the reader goes back or forth. */
+  readAddress() {
+    const place = readPlace(location);
+    this.label = place.router ?? this.routers[0]?.label ?? "";
+    this.select.value = this.label;
+    if (document.activeElement !== this.path) {
+      this.path.value = place.path;
+    }
+    this.name = place.path;
+    const router = this.router;
+    this.dtab.setBase(router?.dtab ?? "", router?.interpreterDtab ?? null, router?.kind ?? "");
+    this.dtab.setTrial(place.trial);
+    this.suggest();
+    this.askAnew();
+  }
+
+  suggest() {
+    const names = [...new Set([...recall(), ...suggestions(entries(this.dtab.text), this.names, 200)])];
+    fill(
+      this.list,
+      names.map((name) => el("option", { value: name })),
+    );
+  }
+
+  /** @param {boolean} replace */
+  writeAddress(replace) {
+    const url = placeUrl({ router: this.label, path: this.name, trial: this.dtab.trial });
+    if (replace) {
+      history.replaceState(null, "", url);
+    } else if (url !== location.pathname + location.search + location.hash) {
+      history.pushState(null, "", url);
+    }
+  }
+
+  submitted() {
+    this.name = this.path.value.trim();
+    this.writeAddress(false);
+    this.askAnew();
+  }
+
+  routerChosen() {
+    this.label = this.select.value;
+    this.dtab.trial = null;
+    this.writeAddress(false);
+    this.readAddress();
+  }
+
+  trialChanged() {
+    clearTimeout(this.timer);
+    this.timer = window.setTimeout(() => {
+      this.writeAddress(true);
+      this.askAnew();
+    }, TYPING);
+  }
+
+  liveChanged() {
+    if (this.live.checked) {
+      this.polling.resume();
+    } else {
+      this.polling.pause();
+    }
+  }
+
+  /** Another question: what is under way is of no use any more. */
+  askAnew() {
+    this.underWay?.abort();
+    if (!this.isAsking) this.polling?.now(); // else what was ended asks again
+  }
+
+  /** What is to be answered now. */
+  get question() {
+    return JSON.stringify([this.label, this.dtab.text, this.name]);
+  }
+
+  /** Ask until the answer is one to the question as it is then. @param {AbortSignal} [signal] */
+  async ask(signal) {
+    if (this.isAsking) return;
+    this.isAsking = true;
+    try {
+      while (!(await this.isAnswered(signal)));
+    } finally {
+      this.isAsking = false;
+    }
+  }
+
+  /** Ask once; false if the question has changed meanwhile. @param {AbortSignal} [signal] @returns {Promise<boolean>} */
+  async isAnswered(signal) {
+    const question = this.question;
+    if (!this.router || !this.name) {
+      this.say(this.router ? this.invitation() : this.unknownRouter());
+      return true;
+    }
+    if (question !== this.asked) {
+      this.treeCard.classList.add("is-outdated");
+      if (!this.answered) this.say(state("loading", `Resolving ${this.name}`));
+    }
+    this.underWay = new AbortController();
+    const either = signal ? AbortSignal.any([signal, this.underWay.signal]) : this.underWay.signal;
+    const body = { namespace: this.label, dtab: this.dtab.text, path: this.name };
+    try {
+      const tree = await api("/delegator.json", { body, signal: either, timeout: LONGEST });
+      if (question !== this.question) return false;
+      this.answer(question, tree);
+    } catch (error) {
+      if (question !== this.question) return false;
+      if (!(error instanceof ApiError)) throw error;
+      this.refused(question, error);
+      if (error.status === 0) throw error; // the polling waits longer after these, and says so
+    }
+    return true;
+  }
+
+  /** @param {string} question @param {TreeNode} tree */
+  answer(question, tree) {
+    const text = question + JSON.stringify(tree);
+    this.complain(null, null);
+    this.treeCard.classList.remove("is-outdated");
+    if (text === this.answered) return;
+    const isSame = question === this.asked;
+    if (!isSame) {
+      remember(this.name);
+      this.tree.closed.clear();
+    }
+    this.asked = question;
+    this.answered = text;
+    this.seen.turn(isSame);
+    this.show(tree);
+  }
+
+  /** @param {TreeNode} tree */
+  show(tree) {
+    this.tree.remember();
+    fill(this.treeList, rootItem(tree, this.seen));
+    this.tree.refresh();
+    this.treeCard.hidden = false;
+    fill(this.verdict, this.summary(tree));
+    const used = [...taken(tree)].flatMap(({ dentry }) => (dentry ? [dentry] : []));
+    this.dtab.mark(used);
+  }
+
+  /** @param {TreeNode} tree */
+  summary(tree) {
+    const { kind, title, text } = outcome(tree);
+    const found = destinations(tree);
+    return el(
+      "section",
+      { class: `card verdict verdict-${kind}`, "aria-labelledby": "verdict-title", role: "status" },
+      el("h2", { id: "verdict-title" }, el("span", { class: `badge badge-${kind}` }, { good: "✓", warn: "!", bad: "✕" }[kind], " ", title), " ", el("code", null, this.name)),
+      el("p", null, text),
+      found.length
+        ? el(
+            "ul",
+            { class: "destinations" },
+            found.map(({ bound, share }) =>
+              el(
+                "li",
+                null,
+                found.length > 1 ? el("span", { class: "node-share" }, percent(share)) : null,
+                el("code", null, bound.id),
+                el("button", { type: "button", class: "bound-copy", "aria-label": `Copy ${bound.id}`, onclick: () => void copy(bound.id) }, "copy"),
+              ),
+            ),
+          )
+        : null,
+    );
+  }
+
+  /** @param {string} question @param {ApiError} error */
+  refused(question, { status, message }) {
+    if (status === 400) {
+      const isPath = message.startsWith("Invalid path");
+      this.complain(isPath ? message : null, isPath ? null : message);
+      this.treeCard.classList.add("is-outdated");
+      if (!this.answered) {
+        fill(this.verdict);
+      }
+      return;
+    }
+    this.complain(null, null);
+    if (status === 0 && question === this.asked) return; // what was known stays; the frame says how old it is
+    this.say(this.failure(status, message));
+  }
+
+  /** @param {string | null} path @param {string | null} dtab */
+  complain(path, dtab) {
+    this.pathProblem.hidden = path === null;
+    this.pathProblem.textContent = path ?? "";
+    this.path.setAttribute("aria-invalid", String(path !== null));
+    this.dtab.complain(dtab);
+  }
+
+  /** @param {number} status @param {string} message */
+  failure(status, message) {
+    const retry = { label: "Try again", onclick: () => this.askAnew() };
+    if (status === 501) return state("info", { title: "This router's interpreter cannot show delegations", text: message });
+    if (status === 503 || status === 504) return state("error", { title: "No answer in time", text: `${message} A namer may wait for its source; requests for this name wait as well.` }, retry);
+    if (status === 401 || status === 403) return state("error", { title: "Not allowed", text: message });
+    return state("error", { title: status ? `The gateway answered ${status}` : "No answer", text: message }, retry);
+  }
+
+  unknownRouter() {
+    const links = this.routers.map(({ label }) => el("a", { class: "button", href: placeUrl({ router: label, path: this.name, trial: null }) }, label));
+    return state("error", { title: `There is no router ${this.label}`, text: "These are the routers of this gateway:" }, el("div", { class: "choices" }, links));
+  }
+
+  invitation() {
+    const names = [...new Set([...recall(), ...suggestions(entries(this.dtab.text), this.names, MOST_SUGGESTED)])].slice(0, MOST_SUGGESTED);
+    const choices = names.map((name) =>
+      el("button", { type: "button", class: "button mono", onclick: () => ((this.path.value = name), this.submitted()) }, name),
+    );
+    const text = "A router gives each request a name such as /svc/users; its dtab leads from there to addresses. Type one to see every step.";
+    return state("empty", { title: "Which name?", text }, choices.length ? el("div", { class: "choices" }, choices) : null);
+  }
+
+  /** Show a panel in place of a tree. @param {HTMLElement} panel */
+  say(panel) {
+    this.asked = "";
+    this.answered = "";
+    this.treeCard.hidden = true;
+    this.dtab.mark([]);
+    this.dtab.point(null);
+    fill(this.verdict, panel);
+  }
+}
+
+async function start() {
+  const content = mountShell({ page: "dtab", title: "Dtab playground", subtitle: "How a router resolves a name, step by step" });
+  describeKey("← →", "Close and open a step");
+  describeKey("Enter", "Copy the name of a step");
+  fill(content, state("loading", "Reading the configuration"));
+  try {
+    const [routers, names] = await Promise.all([known(), api("/bound-names.json").catch(() => [])]);
+    fill(content);
+    new Playground(content, routers, names);
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    fill(content, state("error", { title: "The configuration cannot be read", text: error.message }, { label: "Try again", onclick: () => void start() }));
+  }
+}
+
+void start();
