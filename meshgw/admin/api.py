@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 from urllib.parse import unquote
 
@@ -20,9 +20,10 @@ from twisted.python.failure import Failure
 
 from meshgw.admin.errors import NoAnswer
 from meshgw.config.access import AccessControl
+from meshgw.core.slices import Shared, Slices, collected
 from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
-from meshgw.telemetry.export import NoSuchSubtree, metrics_json
+from meshgw.telemetry.export_json import MetricsJson, NoSuchSubtree
 from meshgw.telemetry.metrics import Snapshot
 
 JSON = "application/json;charset=UTF-8"
@@ -38,13 +39,17 @@ _log = Logger()
 
 @attrs.frozen(kw_only=True)
 class Query:
-    """A request: ``args`` has the parameters of the query string and of a form body, ``media_type`` is that of the body."""
+    """A request: ``args`` has the parameters of the query string and of a form body, ``media_type`` is that of the body.
+
+    ``host`` is the field of that name.
+    """
 
     method: str
     path: str
     args: Mapping[str, Sequence[str]]
     body: bytes = b""
     media_type: str = ""
+    host: str = ""
 
     def first(self, name: str) -> str | None:
         """The first value of a parameter."""
@@ -91,8 +96,13 @@ class Telemeter(Protocol):
         """The type of what it renders."""
         ...
 
-    def render(self, snapshot: Snapshot) -> bytes:
-        """The body."""
+    @property
+    def aliases(self) -> Sequence[str]:
+        """Other paths where it is served, unless something else is there."""
+        ...
+
+    def render(self, snapshot: Snapshot, host: str) -> Iterator[bytes]:
+        """The body in pieces, each the work of less than a millisecond; ``host`` is what the caller calls this server."""
         ...
 
 
@@ -186,8 +196,10 @@ def ping(query: Query) -> Answer:
 class StateViews:
     """The views that read the application's state, and shutdown."""
 
-    def __init__(self, view: GatewayView) -> None:
+    def __init__(self, view: GatewayView, reactor: IReactorTime) -> None:
         self._view = view
+        self._slices, self._json = Slices(reactor), MetricsJson()
+        self._snapshots = Shared(view.snapshot)  # scrapes at the same time read the same figures
 
     def config(self, query: Query) -> Answer:
         """``/config.json``."""
@@ -211,9 +223,10 @@ class StateViews:
 
     async def metrics(self, query: Query) -> Answer:
         """``/admin/metrics.json``."""
-        snapshot = await self._view.snapshot()
+        snapshot = await self._snapshots.get()
+        tree, pretty, subtree = query.flag("tree"), query.flag("pretty"), query.first("q") or ""
         try:
-            text = metrics_json(snapshot, tree=query.flag("tree"), pretty=query.flag("pretty"), subtree=query.first("q") or "")
+            text = await self._slices.run(collected(self._json.pieces(snapshot, tree=tree, pretty=pretty, subtree=subtree)))
         except NoSuchSubtree as error:
             return json_answer({"error": str(error)}, 404)
         return Answer(text, JSON)
@@ -222,7 +235,8 @@ class StateViews:
         """The view of one telemeter."""
 
         async def rendered(query: Query) -> Answer:
-            return Answer(telemeter.render(await self._view.snapshot()), telemeter.content_type)
+            pieces = telemeter.render(await self._snapshots.get(), query.host)
+            return Answer(await self._slices.run(collected(pieces)), telemeter.content_type)
 
         return rendered
 

@@ -169,7 +169,7 @@ def _query(request: Request, method: str, path: str) -> Query:
     if media_type == "application/x-www-form-urlencoded":
         for name, values in _parameters(body).items():
             args.setdefault(name, []).extend(values)
-    return Query(method=method, path=path, args=args, body=body, media_type=media_type)
+    return Query(method=method, path=path, args=args, body=body, media_type=media_type, host=_header(request, "host") or "")
 
 
 def _parameters(text: bytes) -> dict[str, list[str]]:
@@ -267,7 +267,7 @@ class AdminSite(Site):
         authentication: Authentication | None = None,
         names: Collection[str] = (),
     ) -> None:
-        description = Route(api.StateViews(view).description)
+        description = Route(api.StateViews(view, reactor).description)
         resource = AdminResource(_routes(view, reactor), description, security, authentication, names)
         # The admin port may carry only HTTP/1.1 and no form parsing by twisted.web: its multipart parser is not needed.
         options: dict[str, Any] = {"timeout": TIMEOUT_SECONDS, "reactor": reactor, "parsePOSTFormSubmission": False}
@@ -288,7 +288,7 @@ class AdminSite(Site):
 
 
 def _routes(view: GatewayView, reactor: IReactorTime) -> dict[str, Route]:
-    state = api.StateViews(view)
+    state = api.StateViews(view, reactor)
     both = ("GET", "POST")
     routes: dict[str, Route] = {
         "/admin/ping": Route(api.ping, is_open=True),
@@ -305,8 +305,8 @@ def _routes(view: GatewayView, reactor: IReactorTime) -> dict[str, Route]:
         "/logging.json": Route(api.LoggingView(view), both, ("POST",)),
     }
     for telemeter in view.telemeters:
-        routes.setdefault(telemeter.path, Route(state.telemeter(telemeter)))
-        routes.setdefault("/metrics", Route(state.telemeter(telemeter)))  # where scrapers look first; Linkerd has no such alias
+        for path in (telemeter.path, *telemeter.aliases):
+            routes.setdefault(path, Route(state.telemeter(telemeter)))
 
     async def described() -> Sequence[str]:
         try:

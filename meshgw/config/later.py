@@ -21,12 +21,7 @@ LATER_KINDS: Final[Mapping[str, Mapping[str, str]]] = {
         "io.l5d.k8s.configMap": "interpreter with a dtab in a Kubernetes ConfigMap",
         "io.l5d.consul.interpreter": "interpreter with a dtab in Consul",
     },
-    "propagators": {
-        "io.l5d.default": "trace propagation in l5d headers",
-        "io.l5d.zipkin": "trace propagation in B3 headers",
-    },
     "telemeters": {
-        "io.l5d.influxdb": "metrics in InfluxDB's line protocol",
         "io.l5d.statsd": "metrics to StatsD",
         "io.l5d.tracelog": "trace log",
         "io.l5d.zipkin": "traces to Zipkin",

@@ -21,9 +21,9 @@ from meshgw.core.live import Live, constant
 from meshgw.naming.delegation import DelegateNeg, Delegation
 from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
-from meshgw.telemetry.export import Prometheus
 from meshgw.telemetry.logs import LogLevels
 from meshgw.telemetry.metrics import Metrics, Snapshot
+from meshgw.telemetry.prometheus import Prometheus
 
 HOST = "127.0.0.1:9990"
 
