@@ -49,6 +49,8 @@ PAGES = (
     Page(path="/help", name="help", title="Help", script="help.js", key="h", reads=("/admin",)),
 )
 
+_SHEETS = ("style.css", "figures.css", "pages.css")
+
 
 @attrs.frozen
 class Shown:
@@ -62,11 +64,12 @@ class Shown:
 def page_html(page: Page, shown: Shown, url: Callable[[str], str], router: str | None = None) -> str:
     """The HTML of ``page``; ``url`` gives the address of a static file, ``router`` is the label of the one that is looked at."""
     title = f"{page.title} · meshgw" if router is None else f"{router} · {page.title} · meshgw"
+    sheets = "".join(f'<link rel="stylesheet" href="{url(sheet)}">' for sheet in _SHEETS)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
         f'<title>{escape(title)}</title><link rel="icon" type="image/svg+xml" href="{url("favicon.svg")}">'
-        f'<link rel="stylesheet" href="{url("style.css")}"><link rel="stylesheet" href="{url("pages.css")}">'
+        f"{sheets}"
         f'<script src="{url("theme.js")}"></script><script type="module" src="{url(page.script)}"></script></head>\n'
         f'<body data-page="{page.name}"><a class="skip" href="#main">Skip to content</a>{_bar(shown)}{_navigation(page, shown, router)}'
         f'<main id="main" tabindex="-1"><noscript>{_without_scripts(page, shown)}</noscript></main></body></html>\n'

@@ -1,0 +1,161 @@
+// The pages of figures: `/`, `/?router=<label>` and `/services`. They are one program, so that going between them keeps what was read.
+
+import { fill, setText, state } from "./dom.js";
+import { Model } from "./model.js";
+import { ApiError, api, mountShell, poll, router as address, routers, showFreshness } from "./shell.js";
+import { oneRouter, overview, processText, services } from "./views.js";
+
+const EVERY = 1_000;
+const REST_EVERY = 15_000;
+const TREE = "/admin/metrics.json";
+
+/** @type {import("./views.js").Known} */
+const known = { model: new Model(routers()), settings: new Map(), uptime: null };
+/** @type {any} */
+let info = null;
+/** @type {HTMLElement} */
+let place;
+/** @type {import("./views.js").View | null} */
+let view = null;
+/** @type {string | null} */
+let label = null;
+
+/** Build the view that the address asks for. */
+function show() {
+  const isServices = location.pathname === "/services";
+  label = isServices ? null : address.get("router");
+  const title = label ?? (isServices ? "Services" : "Overview");
+  document.title = `${title} · meshgw`;
+  place = mountShell({ page: isServices ? "services" : "overview", title, subtitle: " " });
+  mark();
+  view = null;
+  fill(place, state("loading", "Reading the figures"));
+}
+
+/** Mark the page in the navigation. */
+function mark() {
+  for (const link of document.querySelectorAll(".nav a")) {
+    const there = new URL(/** @type {HTMLAnchorElement} */ (link).href);
+    const isHere = there.pathname === location.pathname && there.searchParams.get("router") === label;
+    if (isHere) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+}
+
+function build() {
+  if (label !== null) return oneRouter(label);
+  return location.pathname === "/services" ? services() : overview();
+}
+
+/** @param {AbortSignal} signal */
+async function read(signal) {
+  const asked = label;
+  const tree = await (asked === null ? api(TREE, { params: { tree: true }, signal }) : readRouter(asked, signal));
+  const now = performance.now();
+  if (asked === null) known.model.take(now, tree);
+  else if (tree) known.model.takeRouter(now, asked, tree);
+  if (asked !== null && !tree) return void (asked === label && showUnknown(asked));
+  known.uptime = known.model.process.uptime?.gauge ?? uptimeNow();
+  if (asked === label) display();
+}
+
+/** @param {string} asked @param {AbortSignal} signal */
+async function readRouter(asked, signal) {
+  try {
+    return await api(TREE, { params: { tree: true, q: `rt/${asked}` }, signal });
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 404 && error.message.startsWith("No such subtree")) return null;
+    throw error;
+  }
+}
+
+function display() {
+  if (!view) {
+    view = build();
+    fill(place, view.element);
+  }
+  view.update(known);
+  showProcess();
+}
+
+/** @param {string} asked */
+function showUnknown(asked) {
+  view = null;
+  const text = routers().includes(asked) ? "It has no figures yet; it may be just starting." : "The configuration has no router of this name.";
+  fill(place, state("empty", { title: `Nothing is known of the router “${asked}”`, text }, { label: "All routers", href: "/" }));
+}
+
+let readInfoAt = 0;
+
+function uptimeNow() {
+  return info ? info.uptime + (performance.now() - readInfoAt) : null;
+}
+
+function showProcess() {
+  const subtitle = document.querySelector(".subtitle");
+  if (!subtitle) return;
+  const settings = label === null ? null : known.settings.get(label);
+  setText(subtitle, label === null ? processText(info, known.model.process) : routerText(settings));
+}
+
+/** @param {any} settings */
+function routerText(settings) {
+  if (!settings) return "";
+  const count = settings.servers?.length ?? 1;
+  return [settings.protocol, `${count} ${count === 1 ? "server" : "servers"}`, settings.dtab].filter(Boolean).join(" · ");
+}
+
+/** What changes rarely: the configuration and the process. It may be closed to this reader; the page does without. */
+async function readRest(/** @type {AbortSignal} */ signal) {
+  const [config, about] = await Promise.allSettled([api("/config.json", { signal }), api("/admin/server_info", { signal })]);
+  if (config.status === "fulfilled") {
+    known.settings = new Map((config.value.routers ?? []).map((/** @type {any} */ one) => [one.label ?? one.protocol, one]));
+  }
+  if (about.status === "fulfilled") [info, readInfoAt] = [about.value, performance.now()];
+}
+
+/** @param {import("./net.js").Freshness} freshness */
+function tell(freshness) {
+  showFreshness(freshness);
+  const { error } = freshness;
+  if (!error || view) return;
+  fill(place, state("error", explained(error), { label: "Try again", onclick: () => polling.now() }));
+}
+
+/** @param {ApiError} error */
+function explained(error) {
+  if (error.status === 401) {
+    return {
+      title: "A token is required",
+      text: "This gateway asks who reads its figures (admin.authentication). Load the page again, and give the reader's or operator's token as the password, with any user name.",
+    };
+  }
+  if (error.status === 403) return { title: "These figures may not be read from here", text: error.message };
+  if (error.status === 404) return { title: "The figures are switched off", text: "admin.security does not let /admin/metrics.json be served." };
+  return { title: "No answer", text: `${error.message}. The page goes on trying.` };
+}
+
+/** Go between the pages of figures without loading them anew. @param {MouseEvent} event */
+function follow(event) {
+  const link = event.target instanceof Element ? event.target.closest("a") : null;
+  if (!link || event.defaultPrevented || event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+  const there = new URL(link.href);
+  if (there.origin !== location.origin || !["/", "/services"].includes(there.pathname) || there.hash) return;
+  event.preventDefault();
+  history.pushState(null, "", there);
+  visit();
+}
+
+function visit() {
+  show();
+  polling.now();
+  scrollTo(0, 0);
+}
+
+show();
+const rest = poll(readRest, { every: REST_EVERY });
+const polling = poll(read, { every: EVERY, onFreshness: (freshness) => tell(freshness) });
+document.addEventListener("click", follow);
+address.onChange(visit);
+addEventListener("pagehide", () => [rest, polling].forEach((one) => one.pause()));
+addEventListener("pageshow", () => [rest, polling].forEach((one) => one.resume()));
