@@ -66,6 +66,14 @@ class DtabFileInterpreter(Service):
         """The live delegation tree, by the file's entries and then those of ``dtab``."""
         return live_flat_map(self.dtab, lambda own: self._default.delegate(own + dtab, path))
 
+    def describe(self) -> dict[str, Any]:
+        """The file's dtab as it is in use, see :class:`meshgw.kinds.Describing`; the dtab is null while there is none."""
+        state = self.dtab.state
+        is_stale = isinstance(state, Ok) and state.error is not None
+        value = state.value.show() if isinstance(state, Ok) else None
+        described = {"running": bool(self.running), "stale": is_stale, "value": value}
+        return {"path": self._path, "state": described, "poll": {"error": self._problem.rstrip()} if self._problem else {}}
+
     def _reread(self) -> None:
         try:
             text = _read(self._path)

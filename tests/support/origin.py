@@ -11,7 +11,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 if __name__ != "__main__":
-    from support.processes import LOOPBACK, Process, Running, accepts, free_port
+    from support.processes import Process, Running, accepts, free_port
 
 STATUS = re.compile(r"/status/([2-5]\d\d)")
 SLOW = re.compile(r"/slow/(\d{1,5})")

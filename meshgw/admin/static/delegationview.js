@@ -20,8 +20,8 @@ const KINDS = {
   fail: { mark: "✕", word: "fail" },
   empty: { mark: "∅", word: "no replicas" },
   exception: { mark: "!", word: "error" },
-  alt: { mark: "⑂", word: "alternatives" },
-  union: { mark: "⚖", word: "split" },
+  alt: { mark: "|", word: "alternatives" },
+  union: { mark: "&", word: "split" },
   delegate: { mark: "→", word: "" },
   transformation: { mark: "⇄", word: "transformed" },
 };
@@ -34,12 +34,14 @@ const KINDS = {
  */
 export function rootItem(root, known) {
   const way = taken(root);
-  return item({ node: root, order: null, weight: null, share: null }, { way, known, key: "0", level: 1, index: 1, count: 1, before: "" });
+  const branch = { node: root, order: null, weight: null, share: null };
+  return item(branch, { way, known, key: "0", level: 1, index: 1, count: 1, before: "", entry: "" });
 }
 
 /**
  * @param {Branch} branch
- * @param {{way: Set<TreeNode>, known: Known, key: string, level: number, index: number, count: number, before: string}} place
+ * @param {{way: Set<TreeNode>, known: Known, key: string, level: number, index: number, count: number, before: string, entry: string}} place
+ *   `entry` is the one that the step before was made by: it is not told twice
  * @returns {HTMLElement}
  */
 function item(branch, place) {
@@ -48,7 +50,15 @@ function item(branch, place) {
   const below = branches(node);
   const label = node.type === "transformation" ? "after" : "";
   const children = below.map((each, index) =>
-    item(each, { ...place, key: `${place.key}.${index}`, level: place.level + 1, index: index + 1, count: below.length, before: label }),
+    item(each, {
+      ...place,
+      key: `${place.key}.${index}`,
+      level: place.level + 1,
+      index: index + 1,
+      count: below.length,
+      before: label,
+      entry: index > 0 ? entryText(below[index - 1].node) : label ? entryText(node) : "",
+    }),
   );
   return el(
     "li",
@@ -67,9 +77,16 @@ function item(branch, place) {
   );
 }
 
-/** @param {Branch} branch @param {boolean} isTaken @param {{known: Known, before: string}} place */
-function row(branch, isTaken, { known, before }) {
+/** The entry by which a step was made. @param {TreeNode} node */
+function entryText({ dentry, bound, tree }) {
+  const made = dentry ?? (bound && tree?.dentry); // a transformation is told of without its own
+  return made ? `${made.prefix} => ${made.dst}` : "";
+}
+
+/** @param {Branch} branch @param {boolean} isTaken @param {{known: Known, before: string, entry: string}} place */
+function row(branch, isTaken, { known, before, entry }) {
   const { node } = branch;
+  const by = entryText(node);
   const kind = KINDS[/** @type {keyof typeof KINDS} */ (node.type)] ?? { mark: "?", word: node.type };
   const text = node.type === "leaf" ? "" : explain(node);
   return el(
@@ -87,11 +104,11 @@ function row(branch, isTaken, { known, before }) {
         el("code", { class: "node-path" }, node.path),
         kind.word ? el("span", { class: "node-kind" }, kind.word) : null,
         isTaken ? null : el("span", { class: "node-idle" }, "not taken"),
+        node.type === "leaf" ? copyButton(node.bound?.id ?? node.path) : null,
       ),
-      node.dentry ? el("div", { class: "node-entry" }, "by ", el("code", null, `${node.dentry.prefix} => ${node.dentry.dst}`)) : null,
+      by && by !== entry ? el("div", { class: "node-entry" }, "by ", el("code", null, by)) : null,
       text ? el("p", { class: "node-text" }, text) : null,
-      node.type === "transformation" && node.bound ? boundPart(node.bound, known, "before") : null,
-      node.type === "leaf" && node.bound ? boundPart(node.bound, known, "") : null,
+      node.bound ? boundPart(node, node.bound, known) : null,
     ),
   );
 }
@@ -103,23 +120,21 @@ function position({ order, weight, share }, before) {
   return before ? el("span", { class: "node-order" }, before) : null;
 }
 
-/** @param {BoundName} bound @param {Known} known @param {string} label */
-function boundPart(bound, known, label) {
+/** @param {string} text */
+function copyButton(text) {
+  // not in the tab order: Enter on the step does the same
+  return el("button", { type: "button", class: "bound-copy", "aria-label": `Copy ${text}`, tabIndex: -1, onclick: () => void copy(text) }, "copy");
+}
+
+/** What a name leads to: of a leaf, or of a transformation before it. @param {TreeNode} node @param {BoundName} bound @param {Known} known */
+function boundPart(node, bound, known) {
+  const isBefore = node.type === "transformation";
+  const name = isBefore || bound.id !== node.path ? el("span", null, isBefore ? "before: " : "as ", el("code", null, bound.id)) : null;
+  const rest = bound.path && bound.path !== "/" ? el("span", null, "left over: ", el("code", null, bound.path)) : null;
   return el(
     "div",
     { class: "bound" },
-    el(
-      "div",
-      { class: "bound-name" },
-      label ? el("span", { class: "bound-label" }, label) : null,
-      el("code", null, bound.id),
-      el(
-        "button",
-        { type: "button", class: "bound-copy", "aria-label": `Copy ${bound.id}`, tabIndex: -1, onclick: () => void copy(bound.id) },
-        "copy",
-      ),
-      bound.path && bound.path !== "/" ? el("span", { class: "bound-residual" }, "left over: ", el("code", null, bound.path)) : null,
-    ),
+    name || rest ? el("div", { class: "bound-name" }, name, rest) : null,
     el("p", { class: `bound-state bound-${stateOf(bound)}` }, addressText(bound.addr)),
     addresses(bound, known),
   );

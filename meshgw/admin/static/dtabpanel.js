@@ -64,11 +64,10 @@ export class DtabPanel {
     );
   }
 
-  /** Show a router's dtabs. @param {string} base @param {string | null} interpreter @param {string} kind of the interpreter */
-  setBase(base, interpreter, kind) {
-    this.base = base;
-    this.interpreter = interpreter;
-    this.kind = kind;
+  /** Show a router's dtabs. @param {import("./routers.js").Router | undefined} router */
+  setBase(router) {
+    this.base = router?.dtab ?? "";
+    this.router = router;
     this.show();
   }
 
@@ -100,12 +99,18 @@ export class DtabPanel {
     this.shown = [];
     fill(
       this.lists,
-      this.interpreter === null || this.interpreter === undefined
-        ? null
-        : this.list(`Interpreter ${this.kind}, asked after the router's`, this.interpreter, false),
+      this.interpreterPart(),
       this.list(isTrial ? "What is tried" : "Router", this.text, true),
       el("p", { class: "small muted" }, "The later an entry stands, the earlier it is tried."),
     );
+  }
+
+  /** What the interpreter adds; it stands before the router's own, which therefore prevails. */
+  interpreterPart() {
+    const { kind, interpreterDtab, problem } = this.router ?? {};
+    const trouble = problem ? el("p", { class: "problem small" }, problem) : null;
+    if (typeof interpreterDtab !== "string") return trouble;
+    return [this.list(`Interpreter ${kind}`, interpreterDtab, false), trouble];
   }
 
   /** @param {string} title @param {string} text @param {boolean} isOwn */

@@ -75,7 +75,7 @@ class Playground {
       content,
       this.form(),
       this.pathProblem,
-      el("div", { class: "playground" }, this.dtab.element, el("div", { class: "section" }, this.verdict, this.treeCard)),
+      el("div", { class: "playground" }, el("div", { class: "section" }, this.verdict, this.treeCard), this.dtab.element),
     );
   }
 
@@ -123,8 +123,7 @@ class Playground {
       this.path.value = place.path;
     }
     this.name = place.path;
-    const router = this.router;
-    this.dtab.setBase(router?.dtab ?? "", router?.interpreterDtab ?? null, router?.kind ?? "");
+    this.dtab.setBase(this.router);
     this.dtab.setTrial(place.trial);
     this.suggest();
     this.askAnew();
@@ -286,10 +285,9 @@ class Playground {
     if (status === 400) {
       const isPath = message.startsWith("Invalid path");
       this.complain(isPath ? message : null, isPath ? null : message);
-      this.treeCard.classList.add("is-outdated");
-      if (!this.answered) {
-        fill(this.verdict);
-      }
+      const title = isPath ? "This is not a name" : "This dtab cannot be read";
+      const text = isPath ? "A name begins with a slash and has no empty part: /svc/users" : "What is wrong is told below it; nothing was changed.";
+      this.say(state("error", { title, text }));
       return;
     }
     this.complain(null, null);

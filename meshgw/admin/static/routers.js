@@ -4,8 +4,9 @@
 import { api } from "./net.js";
 
 /**
- * @typedef {{label: string, dtab: string, kind: string, interpreterDtab: string | null}} Router
- *   `kind` is its interpreter's, `interpreterDtab` the dtab that one adds to the router's, as far as it tells
+ * @typedef {{label: string, dtab: string, kind: string, interpreterDtab: string | null, problem: string}} Router
+ *   `kind` is its interpreter's, `interpreterDtab` the dtab that one adds to the router's, as far as it tells, and `problem` why that
+ *   may be outdated
  */
 
 const RECENT = "meshgw.names";
@@ -20,6 +21,7 @@ export async function known() {
     dtab: router.dtab ?? "",
     kind: kindOf(router.interpreter),
     interpreterDtab: null,
+    problem: "",
   }));
   const special = routers.filter(({ kind }) => kind !== "default");
   if (special.length > 0) {
@@ -49,8 +51,9 @@ async function readInterpreter(router, paths) {
   const path = `/${router.label}/interpreter_state/${router.kind}.json`;
   if (!paths.has(path)) return;
   try {
-    const { state } = await api(path.split("/").map(encodeURIComponent).join("/"));
+    const { state, poll } = await api(path.split("/").map(encodeURIComponent).join("/"));
     router.interpreterDtab = typeof state?.value === "string" ? state.value : null;
+    router.problem = typeof poll?.error === "string" ? poll.error : "";
   } catch {
     // it may have gone in the meantime
   }

@@ -107,6 +107,26 @@ def test_a_bad_edit_keeps_the_last_good_dtab_and_is_logged_with_its_place(starte
     assert len(warnings) == 1
 
 
+def test_the_state_tells_the_dtab_in_use_and_why_the_file_is_not(started: Started) -> None:
+    assert started.interpreter.describe() == {
+        "path": str(started.file),
+        "state": {"running": True, "stale": False, "value": "/a=>/$/inet/1"},
+        "poll": {},
+    }
+    started.write("/a=>")
+    told = started.interpreter.describe()
+    assert told["state"] == {"running": True, "stale": True, "value": "/a=>/$/inet/1"}
+    assert told["poll"]["error"].startswith(f"{started.file}:1:5: ")
+
+
+def test_without_a_file_the_state_has_no_dtab(tmp_path: File) -> None:
+    missing = Started(tmp_path / "missing.dtab", None)
+    told = missing.interpreter.describe()
+    assert told["state"] == {"running": True, "stale": False, "value": None}
+    assert "does not exist" in told["poll"]["error"]
+    missing.interpreter.stopService()
+
+
 def test_undoing_a_bad_edit_ends_the_complaint(started: Started) -> None:
     started.write("bad")
     started.write("/a=>/$/inet/1;")
