@@ -7,12 +7,14 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from meshgw.core.slices import Slices, Work
 from meshgw.telemetry import transfer
 from meshgw.telemetry.histogram import Histogram, Window
 from meshgw.telemetry.metrics import Metrics, Names, Snapshot, merge
-from meshgw.telemetry.transfer import FADE_SECONDS, Retired, from_plain, to_plain
+from meshgw.telemetry.transfer import FADE_SECONDS, MOST_TELLINGS, PIECE, Heard, Retired, Telling, from_plain, plain_pieces, to_plain
 
 names = st.lists(st.text(max_size=5), min_size=1, max_size=3).map(tuple)
 counts = st.integers(0, 1 << 60)
@@ -57,6 +59,53 @@ def test_the_figures_of_real_metrics_arrive() -> None:
     found = metrics.snapshot()
     assert sent(found) == found
     assert found.counters["rt", "a/b", "requests"] == 3
+
+
+@given(snapshots)
+def test_a_snapshot_told_in_pieces_arrives_whole(snapshot: Snapshot) -> None:
+    heard = Heard()
+    for piece in plain_pieces(snapshot):
+        heard.add(json.loads(json.dumps(piece)))
+    assert heard.snapshot == snapshot
+
+
+def many(count: int) -> Snapshot:
+    return Snapshot(counters={("n", str(number)): number for number in range(count)})
+
+
+def reading(snapshot: Snapshot) -> Work[Snapshot]:
+    yield
+    return snapshot
+
+
+def asked(telling: Telling, number: int | None) -> dict[str, Any]:
+    answers: list[dict[str, Any]] = []
+    Deferred.fromCoroutine(telling.next(number)).addBoth(answers.append)
+    return answers[0]
+
+
+def test_a_large_snapshot_is_told_piece_by_piece() -> None:
+    telling = Telling(Slices(Clock()), lambda: reading(many(3 * PIECE)))
+    heard, number, pieces = Heard(), None, 0
+    while True:
+        piece = asked(telling, number)
+        heard.add(piece)
+        number = piece.get("more")
+        if number is None:
+            break
+        pieces += 1
+        assert len(piece["counters"]) <= PIECE
+    assert pieces == 3
+    assert heard.snapshot == many(3 * PIECE)
+
+
+def test_tellings_that_nobody_goes_on_with_are_forgotten() -> None:
+    telling = Telling(Slices(Clock()), lambda: reading(many(3 * PIECE)))
+    first = asked(telling, None)["more"]
+    for _ in range(MOST_TELLINGS):
+        latest = asked(telling, None)["more"]
+    assert asked(telling, first) == {}
+    assert asked(telling, latest)["more"] == latest
 
 
 def of(**counters: int) -> Snapshot:
