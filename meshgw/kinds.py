@@ -100,6 +100,15 @@ class Describing(Protocol):
 
 
 class DescribingNamer(Namer, Describing, Protocol):
+class Awaiting(Protocol):
+    """An interpreter or identifier that no request can do without, and that has to learn something before the first one."""
+
+    @property
+    def awaits(self) -> str:
+        """What it has not learnt yet, with the reason if there is one; empty from the first answer on. Shown by ``/admin/ready``."""
+        ...
+
+
     """A namer that tells its state at ``/namer_state/<prefix>.json``."""
 
 

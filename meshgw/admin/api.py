@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 
 from meshgw.admin.errors import NoAnswer
 from meshgw.config.access import AccessControl
+from meshgw.config.models import Config
 from meshgw.core.slices import Shared, Slices, collected
 from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
@@ -116,6 +117,33 @@ class GatewayView(Protocol):
     @property
     def routers(self) -> Mapping[str, RouterView]:
         """The routers by label, in the order of the configuration."""
+        ...
+
+    @property
+    def config(self) -> Config:
+        """The configuration that is served."""
+        ...
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What was remarked on when it was read."""
+        ...
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the process drains."""
+        ...
+
+    def groups(self) -> Sequence[Sequence[str]]:
+        """The names of the processes that serve the same routers, each group once; none while nothing is served."""
+        ...
+
+    async def diagnose(self, word: str, argument: Any = None, *, seconds: float = 5.0) -> Mapping[str, Any]:
+        """What the processes answer to ``word`` (``app.diagnosis``), by their name; one that does not has ``{"error": …}``."""
+        ...
+
+    def announcements(self) -> Mapping[str, Any]:
+        """By announced name and address, whether each is announced."""
         ...
 
     @property

@@ -75,6 +75,15 @@ class ReloadUnderWay(AdminError):
         return "a reload is under way"
 
 
+class ProfileUnderWay(AdminError):
+    """A profile is being taken already."""
+
+    status: ClassVar[int] = 409
+
+    def __str__(self) -> str:
+        return "a profile is being taken; there is one at a time"
+
+
 @attrs.frozen(kw_only=True)
 class Relayed(AdminError):
     """An error as it is answered, of this process or another one."""

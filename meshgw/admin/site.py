@@ -23,8 +23,11 @@ from meshgw.admin.access import AccessView
 from meshgw.admin.api import Answer, GatewayView, Query, View
 from meshgw.admin.assets import is_current, packaged
 from meshgw.admin.authentication import CHALLENGES, Access, Authentication, authentication
+from meshgw.admin.diagnostics import AddressesView, ProfileView, RegistryView, SmallViews, ThreadViews, wall_clock
 from meshgw.admin.errors import relayed
+from meshgw.admin.lint import LintViews
 from meshgw.admin.pages import PAGE_HEADERS, Dashboard
+from meshgw.admin.readiness import ReadyViews
 from meshgw.admin.requests import RequestsView
 from meshgw.admin.security import AdminSecurity, rebinding, refusal
 from meshgw.config.models import AdminConfig
@@ -303,7 +306,10 @@ def _routes(view: GatewayView, reactor: IReactorTime) -> dict[str, Route]:
         "/requests.json": Route(RequestsView(view)),
         "/delegator.json": Route(api.DelegatorView(view), both),
         "/logging.json": Route(api.LoggingView(view), both, ("POST",)),
+        **_diagnostics(view),
     }
+    if view.config.usage.enabled:
+        routes["/admin/metrics/usage"] = Route(SmallViews(view).usage)
     for telemeter in view.telemeters:
         for path in (telemeter.path, *telemeter.aliases):
             routes.setdefault(path, Route(state.telemeter(telemeter)))
@@ -324,6 +330,23 @@ def _routes(view: GatewayView, reactor: IReactorTime) -> dict[str, Route]:
     routes["/admin"] = routes["/admin/index.txt"] = Route(index_text)
     routes.update((path, Route(page)) for path, page in dashboard.pages().items())
     return {**{path: Route(file) for path, file in dashboard.files().items()}, **routes}  # the lists above are without the files
+
+
+def _diagnostics(view: GatewayView) -> dict[str, Route]:
+    ready, threads, lint = ReadyViews(view), ThreadViews(view), LintViews(view)
+    return {
+        "/admin/ready": Route(ready.text, is_open=True),
+        "/admin/ready.json": Route(ready.json),
+        "/admin/threads": Route(threads.text),
+        "/admin/threads.json": Route(threads.json),
+        "/admin/contention": Route(threads.contention),
+        "/admin/pprof/profile": Route(ProfileView(view, wall_clock)),
+        "/admin/addresses.json": Route(AddressesView(view)),
+        "/admin/registry.json": Route(RegistryView(view)),
+        "/admin/announcer": Route(SmallViews(view).announcer),
+        "/admin/lint": Route(lint.text),
+        "/admin/lint.json": Route(lint.json),
+    }
 
 
 def admin_site(

@@ -20,13 +20,15 @@ from meshgw import __version__
 from meshgw.admin.api import RouterView
 from meshgw.admin.site import admin_site
 from meshgw.app.announcing import STATE_PATH, Announcements
+from meshgw.app.diagnosis import OF_PROCESSES, Diagnosis
 from meshgw.app.identify_site import identify_site
-from meshgw.app.plane import Plane
+from meshgw.app.plane import PATIENCE, LocalPlane, Plane
 from meshgw.app.ports import AdminPort
 from meshgw.app.sockets import ADMIN, IDENTIFIER, Sockets, router_label
 from meshgw.config.models import AdminConfig, Config
 from meshgw.config.plain import config_to_json
 from meshgw.config.tls import ServerTls
+from meshgw.errors import MeshError
 from meshgw.kinds import Runtime
 from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
@@ -36,6 +38,10 @@ from meshgw.telemetry.recent_requests import newest_first
 
 if TYPE_CHECKING:
     from meshgw.app.tls import ListenerTls
+
+
+MASTER = "master"
+"""The name of the process that serves admin, where others serve the routers."""
 
 
 class Host(Protocol):
@@ -49,6 +55,16 @@ class Host(Protocol):
     @property
     def announcements(self) -> Announcements:
         """What is told others of the servers."""
+        ...
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        """What this process tells of itself where others serve."""
+        ...
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the process drains."""
         ...
 
     async def snapshot(self) -> Snapshot:
@@ -78,7 +94,8 @@ def server_info(started_at: float, now: float) -> dict[str, Any]:
 class View:
     """What admin shows (``admin.api.GatewayView``): the configuration as it was loaded, and whatever serves it now."""
 
-    def __init__(self, config: Config, host: Host, runtime: Runtime, started_at: float) -> None:
+    def __init__(self, config: Config, host: Host, runtime: Runtime, started_at: float, remarks: Sequence[str] = ()) -> None:
+        self.config, self.remarks = config, remarks
         self._config, self._host, self._started_at = config, host, started_at
         self.shutdown, self.reload = host.shutdown, host.reload
         telemeters = [chosen.kind.build(chosen.config, runtime) for chosen in config.telemetry]
@@ -99,6 +116,33 @@ class View:
     def server_info(self) -> Mapping[str, Any]:
         """Name, version, and how long the process has been up."""
         return server_info(self._started_at, time.time())  # noqa: TID251 - wall-clock time is what operators are shown
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the process drains."""
+        return self._host.is_ending
+
+    def groups(self) -> Sequence[Sequence[str]]:
+        """The names of the processes that serve the same routers."""
+        return self._host.plane.groups()
+
+    async def diagnose(self, word: str, argument: Any = None, *, seconds: float = PATIENCE) -> Mapping[str, Any]:
+        """What the processes answer, this one included where the question is not about routers."""
+        own: Deferred[dict[str, Any]] | None = None
+        if word in OF_PROCESSES and not isinstance(self._host.plane, LocalPlane):
+            own = Deferred.fromCoroutine(self._master(word, argument))  # at the same time: a profile takes a while
+        found = dict(await self._host.plane.diagnose(word, argument, seconds=seconds))
+        return found if own is None else found | await own
+
+    async def _master(self, word: str, argument: Any) -> dict[str, Any]:
+        try:
+            return {MASTER: await self._host.diagnosis.answer(word, argument)}
+        except MeshError as error:
+            return {MASTER: {"error": str(error)}}
+
+    def announcements(self) -> Mapping[str, Any]:
+        """By announced name and address, whether each is announced."""
+        return self._host.announcements.describe()
 
     async def snapshot(self) -> Snapshot:
         """All metrics, merged over the processes."""
@@ -145,14 +189,24 @@ class AdminService(MultiService):
     """The admin server and the identifier listener, on bound sockets."""
 
     def __init__(
-        self, config: Config, host: Host, sockets: Sockets, runtime: Runtime, started_at: float, former: AdminService | None = None
+        self,
+        config: Config,
+        host: Host,
+        sockets: Sockets,
+        runtime: Runtime,
+        started_at: float,
+        former: AdminService | None = None,
+        remarks: Sequence[str] = (),
     ) -> None:
-        """``former`` is the service that this one follows when it is started. Raises MeshError for a bad file of tokens or TLS."""
+        """``former`` is the service that this one follows when it is started, ``remarks`` were made when the configuration was read.
+
+        Raises MeshError for a bad file of tokens or TLS.
+        """
         super().__init__()  # type: ignore[no-untyped-call]
         admin = config.admin
         self._tls = None if admin.tls is None else _tls(admin.tls, runtime, f"the admin server, {admin.ip} port {admin.port}")
         failed = runtime.metrics.counter("admin", "authentication_failures").incr
-        view = View(config, host, runtime, started_at)
+        view = View(config, host, runtime, started_at, remarks)
         own = admin_site(admin, view, runtime.reactor, own_name=socket.gethostname(), failed=failed)
         self._resource = own.resource
         # one site for all of them, so that connections kept open over a reload are held to what the new configuration says

@@ -57,6 +57,7 @@ class BoundClient:
         self.waiters: list[Exchange] = []
         self._observation: Observation | None = None
         self._addr: Live[Addr] | None = None
+        self._clock, self._changed_at = clock, clock()
         self._gauges()
 
     def may_requeue(self, so_far: int) -> bool:
@@ -95,7 +96,9 @@ class BoundClient:
         else:
             error = state.error
             self.error = error if isinstance(error, MeshError) else NamerError(detail=str(error) or type(error).__name__)
-        self.is_pending = False
+        was_pending, self.is_pending = self.is_pending, False
+        if changed or was_pending:
+            self._changed_at = self._clock()
         if changed:  # a deployment often is the end of an endpoint's illness
             for node in self.nodes.all():
                 node.endpoint.rediscovered()
@@ -123,6 +126,7 @@ class BoundClient:
             "endpoints": [node.endpoint.state() for node in nodes],
         }
         if self.stale is not None:
+            "secondsSinceChange": round(self._clock() - self._changed_at, 3),
             state["stale"] = str(self.stale)
         if self.is_pending and self.waiting_for:
             state["waitingFor"] = self.waiting_for

@@ -18,16 +18,13 @@ from twisted.protocols import amp
 from twisted.python.failure import Failure
 
 from meshgw.admin.errors import NoAnswer, Relayed, relayed
-from meshgw.app.plane import Answering
+from meshgw.app.plane import PATIENCE, Answering
 from meshgw.errors import MeshError
 
 PART = 60_000
 """Bytes of a message in one AMP value, whose limit is 65,535."""
 MOST_BYTES = 256 << 20
 """A message beyond this ends the connection: 100,000 metrics with histograms take some 30 MB."""
-PATIENCE = 5.0
-"""Seconds within which the other process answers, unless the question says otherwise."""
-
 _log = Logger()
 
 

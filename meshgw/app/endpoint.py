@@ -46,7 +46,10 @@ class Endpoint:
     Tunnels of CONNECT have a pool of their own, made with the first of them.
     """
 
-    __slots__ = ("_address", "_fail_fast", "_make_tunnels", "_race", "_stats", "_tunnels", "acquire", "breaker", "node", "pool")
+    __slots__ = (
+        *("_address", "_changed_at", "_clock", "_fail_fast", "_make_tunnels", "_race", "_stats", "_tunnels", "_unhealthy_since"),
+        *("acquire", "breaker", "node", "pool"),
+    )
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class Endpoint:
     ) -> None:
         """``policy`` None means that failures are not counted, ``make_tunnels`` None that there are no tunnels."""
         self._address, self._stats, self._race, self._make_tunnels = address, stats, race, make_tunnels
+        self._clock, self._changed_at = clock, clock()
         self.node: Node[Any] | None = None
         """What it stands behind."""
         self._tunnels: AnyPool | None = None
@@ -95,6 +99,7 @@ class Endpoint:
     def retire(self) -> None:
         """The address is gone: finish what is under way."""
         self._stop()
+        self._changed_at = self._clock()
         self.pool.retire()
         if self._tunnels is not None:
             self._tunnels.retire()
@@ -102,6 +107,7 @@ class Endpoint:
     def revive(self) -> None:
         """The address is back."""
         self.pool.revive()
+        self._changed_at = self._clock()
         if self._tunnels is not None:
             self._tunnels.revive()
 
@@ -112,10 +118,12 @@ class Endpoint:
 
     def _breaker_changed(self, available: bool) -> None:
         if self.node is not None:
+        self._changed_at = self._clock()
             self.node.mark(ACCRUAL, not available)
 
     def _fail_fast_changed(self, available: bool) -> None:
         if available:
+        self._changed_at = self._clock()
             self._stats.marked_available()
         else:
             self._stats.marked_dead()
@@ -229,3 +237,4 @@ class Endpoint:
         if self.breaker is not None and "secondsUntilProbe" in (known := self.breaker.state()):
             text += f", next probe in {known['secondsUntilProbe']:.1f} s"
         return f"{self.pool.name} ({text})"
+        state["secondsSinceChange"] = round(self._clock() - self._changed_at, 3)

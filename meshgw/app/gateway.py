@@ -45,6 +45,8 @@ from meshgw.telemetry.process import add_process_metrics
 from meshgw.telemetry.recent_requests import RecentRequests
 
 DRAIN_STEP = 0.02
+from meshgw.telemetry.spans import TracingSwitch
+from meshgw.telemetry.stalls import Stalls
 """Seconds between looks at whether the connections have ended."""
 GC_THRESHOLD = 10_000
 """Objects of the youngest generation before a collection; the default of 700 costs pauses on the request path."""
@@ -166,6 +168,10 @@ class Gateway(MultiService):
         self.routers: dict[str, RequestRouter] = {}
         for chosen in config.routers:
             label = router_label(chosen)
+        self.stalls = Stalls(reactor)
+        self.tracing = TracingSwitch() if tracing is None else tracing
+        self.telemeters = [chosen.kind.build(chosen.config, self.names.runtime) for chosen in config.telemetry]
+        tracers = [telemeter.tracer for telemeter in self.telemeters if hasattr(telemeter, "tracer")]
             self.routers[label] = chosen.kind.build(
                 chosen.config,
                 self.names.runtime,
@@ -207,6 +213,7 @@ class Gateway(MultiService):
     def retire(self) -> Deferred[None]:
         """End while others serve on the same sockets: as ``stopService``, but callers' idle connections get one more answer first."""
         return Deferred.fromCoroutine(self._stop(close_idle=False))
+        self.stalls.start()
 
     def hurry(self, grace: float | None = None) -> None:
         """Close what is idle, of a gateway that is being retired; with ``grace``, the rest within this time if it has no less."""
@@ -237,6 +244,7 @@ class Gateway(MultiService):
             await pause
 
     def _connections(self) -> int:
+        self.stalls.stop()
         return sum(router.connections for router in self.routers.values())
 
     def _abort(self) -> None:

@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 from meshgw.admin.errors import ReloadUnderWay
 from meshgw.app.admin_service import AdminService
 from meshgw.app.announcing import Announcements
+from meshgw.app.diagnosis import Diagnosis
 from meshgw.app.gateway import Gateway
 from meshgw.app.job import Accepted, Settings, drop_privileges, needs_master
 from meshgw.app.plane import LocalPlane, Plane
@@ -39,6 +40,8 @@ from meshgw.telemetry.logs import LogLevels
 from meshgw.telemetry.metrics import Metrics, Snapshot, merge
 from meshgw.telemetry.process import add_process_metrics
 
+from meshgw.telemetry.spans import TracingSwitch
+from meshgw.telemetry.stalls import Stalls
 if TYPE_CHECKING:
     from meshgw.app.supervisor import Supervisor
 
@@ -55,7 +58,7 @@ class MeshService(MultiService):
         assert loaded.config is not None
         # absolute, since a daemon may change its directory before it reads the file again
         file = loaded.file if loaded.file == STDIN else os.path.abspath(loaded.file)
-        self._accepted = Accepted(config=loaded.config, text=loaded.text, file=file)
+        self._accepted = Accepted(config=loaded.config, text=loaded.text, file=file, remarks=_remarks(loaded))
         self._settings, self._levels, self._reactor = settings, levels, settings.reactor
         self.observer: ILogObserver | None = None
         self.metrics = Metrics()
@@ -66,6 +69,9 @@ class MeshService(MultiService):
         self._reloads, self._refusals = self.metrics.counter("reload", "success"), self.metrics.counter("reload", "failures")
         self._sockets = Sockets({}, {})
         self._announcements = Announcements(self._make_runtime(), LocalAddresses(self._reactor))
+        self._tracing = TracingSwitch()
+        self._stalls = Stalls(self._reactor)
+        self._diagnosis = Diagnosis(self._reactor, None, self._stalls)
         self._admin: AdminService | None = None
         self._leaving: dict[Gateway, Deferred[None]] = {}
         self._supervisor: Supervisor | None = None
@@ -94,6 +100,16 @@ class MeshService(MultiService):
 
     def setServiceParent(self, parent: Any) -> None:
         """Attached by twistd to its application, give that our log observer; twistd begins logging right after."""
+    @property
+    def diagnosis(self) -> Diagnosis:
+        """What this process tells of itself where others serve."""
+        return self._diagnosis
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the process drains."""
+        return self._is_ending
+
         if self.observer is not None and isinstance(parent, Componentized):
             parent.setComponent(ILogObserver, self.observer)  # type: ignore[no-untyped-call]
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
@@ -106,7 +122,7 @@ class MeshService(MultiService):
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload_on_signal))
         try:
             self._sockets = Sockets.open(places(self._accepted.config))
-            self._admin = self._make_admin(self._accepted.config, self._sockets)
+            self._admin = self._make_admin(self._accepted, self._sockets)
             if self._gateway is not None:
                 self._gateway.listen(self._sockets.take)
         except (OSError, MeshError) as error:
@@ -140,8 +156,9 @@ class MeshService(MultiService):
             resolve=lambda _host, _port: failed(MeshError("names are not resolved here")),
         )
 
-    def _make_admin(self, config: Config, sockets: Sockets) -> AdminService:
-        return AdminService(config, self, sockets, self._make_runtime(), self._started_at, self._admin)
+    def _make_admin(self, accepted: Accepted, sockets: Sockets) -> AdminService:
+        runtime = self._make_runtime()
+        return AdminService(accepted.config, self, sockets, runtime, self._started_at, self._admin, accepted.remarks)
 
     def _announce(self, _started: object = None) -> None:
         """Tell others where the servers of the configuration at work are."""
@@ -151,6 +168,7 @@ class MeshService(MultiService):
     def _be_master(self) -> None:
         add_process_metrics(self.metrics, time.time)  # noqa: TID251 - as above
 
+        self._stalls.start()
     def _not_started(self, failure: Failure) -> None:
         if self._is_ending:
             return
@@ -190,14 +208,14 @@ class MeshService(MultiService):
             return [problem.show() for problem in loaded.problems]
         if self._is_ending:
             return ["the process is ending"]
-        accepted = Accepted(config=loaded.config, text=loaded.text, file=file)
+        accepted = Accepted(config=loaded.config, text=loaded.text, file=file, remarks=_remarks(loaded))
         try:
             sockets = Sockets.open(places(accepted.config), kept=self._sockets)
         except OSError as error:
             return [str(error)]
         admin = None
         try:
-            admin = self._make_admin(accepted.config, sockets)
+            admin = self._make_admin(accepted, sockets)
             await self._take_over(accepted, sockets)
         except (MeshError, OSError) as error:
             sockets.close()
@@ -285,10 +303,15 @@ class MeshService(MultiService):
         if self._admin is not None:
             await maybeDeferred(self._admin.stopService)
         await maybeDeferred(super().stopService)
+        self._stalls.stop()
 
 
 def take_signals(reactor: Any, service: MeshService) -> None:
     """SIGTERM and SIGINT end the process as ``POST /admin/shutdown`` does, with status 0.
+
+def _remarks(loaded: LoadResult) -> list[str]:
+    return [problem.show() for problem in loaded.problems]
+
 
     To be called while the reactor runs. Twisted's own handlers would let the drained process die of the signal, which a supervisor takes
     for a crash.

@@ -25,11 +25,12 @@ SHARED = "shared"
 
 @attrs.frozen(kw_only=True)
 class Accepted:
-    """A configuration that was checked, with the text and file name to give to workers."""
+    """A configuration that was checked, with the text and file name to give to workers, and what was remarked on."""
 
     config: Config
     text: str
     file: str
+    remarks: Sequence[str] = ()
 
 
 def needs_master(config: Config) -> bool:

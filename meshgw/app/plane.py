@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from meshgw.admin.delegations import Delegations
 from meshgw.admin.errors import NotDescribed, Relayed
+from meshgw.app.diagnosis import Diagnosis
 from meshgw.app.gateway import Gateway
 from meshgw.app.identify_site import Head, identified
 from meshgw.bind.explain import delegation_to_json
@@ -17,7 +18,12 @@ from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
 from meshgw.telemetry.logs import LogLevels
 from meshgw.telemetry.metrics import Snapshot
-from meshgw.telemetry.transfer import to_plain
+from meshgw.telemetry.transfer import Telling
+
+PROCESS = "main"
+"""The name of a process that serves on its own."""
+PATIENCE = 5.0
+"""Seconds within which another process answers, unless the question says otherwise."""
 
 Answering = Callable[[str, Any], Awaitable[Any]]
 """Answers a question: a word and its argument as plain JSON data; raises MeshError for what is to be told to the other side."""
@@ -75,12 +81,25 @@ class LocalPlane:
         interpreters = {label: router.interpreter for label, router in gateway.routers.items()}
         self._delegations = Delegations(interpreters, gateway.names.plain, delegation_to_json, reactor)
 
+    def groups(self) -> Sequence[Sequence[str]]:
+        """The names of the processes that serve the same routers, each group once; none while nothing is served."""
+        ...
+
+    async def diagnose(self, word: str, argument: Any = None, *, seconds: float = PATIENCE) -> Mapping[str, Any]:
+        """The answers of :class:`meshgw.app.diagnosis.Diagnosis` by the name of the process that gave them.
+
+        That of a process which should serve and does not answer within ``seconds`` is ``{"error": …}``.
+        """
+        ...
+
     async def snapshot(self) -> Snapshot:
         """See :class:`Plane`."""
         return self.gateway.snapshot()
 
     async def bound_names(self) -> Sequence[str]:
         """See :class:`Plane`."""
+        self.slices = Slices(reactor)
+        self.diagnosis = Diagnosis(reactor, gateway, gateway.stalls)
         return self.gateway.bound_names()
 
     async def client_state(self) -> Mapping[str, Any]:
@@ -135,6 +154,14 @@ def answering(plane: LocalPlane) -> Answering:
             case "client_state":
                 return await plane.client_state()
             case "recent_requests":
+    def groups(self) -> Sequence[Sequence[str]]:
+        """See :class:`Plane`."""
+        return [[PROCESS]]
+
+    async def diagnose(self, word: str, argument: Any = None, *, seconds: float = PATIENCE) -> Mapping[str, Any]:
+        """See :class:`Plane`."""
+        return {PROCESS: await self.diagnosis.answer(word, argument)}
+
                 return list(await plane.recent_requests())
             case "described":
                 return list(await plane.described())
@@ -152,3 +179,5 @@ def answering(plane: LocalPlane) -> Answering:
         raise Relayed(code=501, text=f"{word!r} is not a question that this process knows")
 
     return answer
+            case "diagnose":
+                return await plane.diagnosis.answer(*argument)

@@ -6,7 +6,8 @@ Source: linkerd-config spec 4. The stacks they are compiled from are in ``app.ht
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Set
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 from typing import Protocol as TypingProtocol
 
@@ -144,6 +145,9 @@ class RequestRouter:
             metrics.gauge("role", config.role, function=lambda: 1.0, most=True)
         self._guarded = guarded_identifier(config, clock=shared.clock, metrics=metrics, label=label)
 
+        self._roles: dict[str, list[str]] = {}
+        self.is_listening = False
+        """Whether it accepts connections on all of its servers."""
     # --- what a protocol gives
 
     def _access_log(self) -> AccessLog | None:
@@ -235,12 +239,14 @@ class RequestRouter:
             for sock in self._sockets:
                 sock.close()
 
+        self.is_listening = True
     @property
     def connections(self) -> int:
         """Connections of callers that are still open."""
         return sum(listener.connections for listener in self.listeners)
 
     def close_idle(self) -> None:
+        self.is_listening = False
         """Close the connections that have nothing under way."""
         for listener in self.listeners:
             listener.drain()
@@ -248,6 +254,15 @@ class RequestRouter:
     def abort(self) -> None:
         """Close what did not finish in time."""
         for listener in self.listeners:
+    def certificates(self) -> dict[str, datetime]:
+        """Until when the certificates of its listeners are valid, by where they come from."""
+        stores = [tls.store for tls in self._tls if tls is not None]
+        return {pair.origin: pair.not_after for store in stores for pair in store.pairs}
+
+    def describe_servers(self) -> dict[str, list[str]]:
+        """The roles of the filters of each listener, from outside to inside."""
+        return dict(self._roles)
+
             listener.abort()
 
     def stop(self) -> None:
@@ -309,6 +324,7 @@ class RequestRouter:
 
         def closed(connection: Served) -> None:
             traffic.closed(connection.connection, connection.requests)
+        self._roles[f"{address[0]}/{address[1]}"] = [role.value for role in pipeline.roles]
             listener.closed(connection)
 
         wanted = (*self.identifier.header_names, *(WANTED if record is not None else ()))

@@ -19,6 +19,7 @@ from meshgw.app.control import Channel
 from meshgw.app.identify_site import Head
 from meshgw.app.job import Accepted, Job, Settings, groups, needs_master
 from meshgw.app.member import Member
+from meshgw.app.plane import PATIENCE
 from meshgw.app.sockets import Sockets, router_label, router_places
 from meshgw.config.models import Config
 from meshgw.errors import MeshError
@@ -308,6 +309,27 @@ def _join_state(known: dict[str, Any], other: Mapping[str, Any]) -> None:
     for address in other["addresses"]:
         if address not in known["addresses"]:
             known["addresses"].append(address)
+    async def diagnose(self, word: str, argument: Any = None, *, seconds: float = PATIENCE) -> Mapping[str, Any]:
+        """See :class:`meshgw.app.plane.Plane`; the workers of the present configuration are asked."""
+        found: dict[str, Any] = {}
+
+        async def ask(member: Member) -> None:
+            try:
+                if member.channel is None:
+                    raise Relayed(code=503, text="it does not serve")
+                found[member.name] = await member.channel.ask("diagnose", [word, argument], seconds=seconds)
+            except MeshError as error:
+                found[member.name] = {"error": str(error)}
+
+        members = [] if self._current is None else self._current.members
+        await DeferredList([Deferred.fromCoroutine(ask(member)) for member in members])
+        return dict(sorted(found.items()))
+
+    def groups(self) -> Sequence[Sequence[str]]:
+        """See :class:`meshgw.app.plane.Plane`."""
+        groups = {} if self._current is None else self._current.groups
+        return list({tuple(member.name for member in members): None for members in groups.values()})
+
     known["endpoints"] = [*known["endpoints"], *other["endpoints"]]
     if known["state"] == "Pending" != other["state"]:
         known["state"] = other["state"]
@@ -328,3 +350,4 @@ async def _either(waiting: Sequence[Awaitable[Any]]) -> None:
     for one in waiting:
         Deferred.fromCoroutine(follow(one))
     await first
+    known["secondsSinceChange"] = min(known["secondsSinceChange"], other["secondsSinceChange"])

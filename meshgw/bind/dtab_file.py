@@ -58,6 +58,12 @@ class DtabFileInterpreter(Service):
         """Whether names can be explained."""
         return self._default.can_delegate
 
+    @property
+    def awaits(self) -> str:
+        """See :class:`meshgw.kinds.Awaiting`."""
+        state = self.dtab.state
+        return "" if isinstance(state, Ok) else state.waiting_for if isinstance(state, Pending) else str(state.error)
+
     def bind(self, dtab: Dtab, path: Path) -> Live[NameTree[Bound]]:
         """The live tree of bound names, by the file's entries and then those of ``dtab``."""
         return live_flat_map(self.dtab, lambda own: self._default.bind(own + dtab, path))

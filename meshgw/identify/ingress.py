@@ -87,6 +87,13 @@ class IngressIdentifier(MultiService):
             self._certificates.setServiceParent(self)  # type: ignore[no-untyped-call]
         self._certificates.add_store(store)
 
+    @property
+    def awaits(self) -> str:
+        """See :class:`meshgw.kinds.Awaiting`."""
+        if self._source.table is not None:
+            return ""
+        return f"the ingresses of the API server{f': {self._source.error}' if self._source.error is not None else ''}"
+
     def describe(self) -> dict[str, Any]:
         """See :class:`meshgw.kinds.Describing`."""
         found: dict[str, Any] = self._source.describe()

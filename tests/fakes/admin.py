@@ -17,6 +17,7 @@ from meshgw.admin.delegations import Delegations
 from meshgw.admin.errors import NotDescribed
 from meshgw.admin.security import AdminSecurity
 from meshgw.admin.site import AdminSite
+from meshgw.config.models import Config
 from meshgw.core.live import Live, constant
 from meshgw.naming.delegation import DelegateNeg, Delegation
 from meshgw.naming.dtab import Dtab
@@ -72,7 +73,23 @@ class Gateway:
         self.ended: list[float | None] = []
         self.clock, self.levels = Clock(), LogLevels(known=["meshgw"])
         self.reloads: list[Deferred[Sequence[str]]] = []
+        self.config, self.is_ending = Config(routers=()), False
+        self.remarks: list[str] = []
+        self.processes: list[list[str]] = [["main"]]
+        self.answers: dict[str, Mapping[str, Any]] = {"ready": {"main": {"pending": [], "waiting": []}}, "problems": {"main": []}}
+        self.diagnosed: list[tuple[str, Any, float]] = []
+        self.announced: dict[str, Any] = {}
         self.requests: list[Mapping[str, Any]] | None = None
+
+    def groups(self) -> Sequence[Sequence[str]]:
+        return self.processes
+
+    async def diagnose(self, word: str, argument: Any = None, *, seconds: float = 5.0) -> Mapping[str, Any]:
+        self.diagnosed.append((word, argument, seconds))
+        return self.answers[word]
+
+    def announcements(self) -> Mapping[str, Any]:
+        return self.announced
 
     def config_json(self) -> str:
         return '{"routers":[]}'

@@ -353,9 +353,11 @@ def test_bound_names_are_those_of_all_workers(master: Master) -> None:
 def test_a_client_of_several_workers_is_shown_once_with_every_endpoints_state(master: Master) -> None:
     master.begin(accepted(), is_first=True)
     one, two = master.reactor.workers
-    one.answers["client_state"] = {"/#/web": {"state": "Pending", "addresses": [], "endpoints": []}}
-    bound = {"state": "bound", "addresses": ["127.0.0.1:80"], "endpoints": [{"address": "127.0.0.1:80"}], "stale": "watch failed"}
-    two.answers["client_state"] = {"/#/web": bound, "/#/other": {"state": "bound", "addresses": [], "endpoints": []}}
+    nothing = {"addresses": [], "endpoints": [], "secondsSinceChange": 9.0}
+    one.answers["client_state"] = {"/#/web": {"state": "Pending", **nothing}}
+    known = {"addresses": ["127.0.0.1:80"], "endpoints": [{"address": "127.0.0.1:80"}], "secondsSinceChange": 3.0}
+    bound = {"state": "bound", **known, "stale": "watch failed"}
+    two.answers["client_state"] = {"/#/web": bound, "/#/other": {"state": "bound", **nothing}}
     found = master.value(master.supervisor.client_state())
     assert found["/#/web"] == bound
     assert set(found) == {"/#/web", "/#/other"}
@@ -372,6 +374,17 @@ def test_each_worker_that_has_it_describes_what_it_watches(master: Master) -> No
     master.begin(accepted(workers=3), is_first=True)
     one, two, three = master.reactor.workers
     one.answers["description"] = {"/web": {"state": {}}}
+def test_every_worker_of_the_configuration_is_diagnosed(master: Master) -> None:
+    assert (master.supervisor.groups(), master.value(master.supervisor.diagnose("ready"))) == ([], {})
+    master.begin(accepted(), is_first=True)
+    one, two = master.reactor.workers
+    one.answers["diagnose"], two.answers["diagnose"] = {"pending": []}, Relayed(code=500, text="broken")
+    found = master.value(master.supervisor.diagnose("ready"))
+    assert found == {one.name: {"pending": []}, two.name: {"error": "broken"}}
+    assert one.asked[-1] == ("diagnose", ["ready", None])
+    assert master.supervisor.groups() == [(one.name, two.name)]
+
+
     two.answers["description"] = Relayed(code=404, text="nothing")
     three.answers["description"] = Relayed(code=500, text="broken")
     assert master.value(master.supervisor.description("/namer_state/a.json")) == {
