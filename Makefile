@@ -40,7 +40,7 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	.ci/packages nginx-light haproxy curl dnsmasq-base bind9 bind9-dnsutils wrk openssl sslscan consul zookeeper \
-		nghttp2-client nghttp2-server nghttp2-proxy chromium
+		nghttp2-client nghttp2-server nghttp2-proxy chromium prometheus influxdb
 	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal $(ARGS)
 
 check: $(VENV)/.installed
