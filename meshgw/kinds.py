@@ -6,7 +6,7 @@ written in YAML and whose object is a :class:`Kind`. Only kinds that a configura
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Set
 from importlib import metadata
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +19,7 @@ from meshgw.errors import MeshError
 from meshgw.naming.dtab import Delegation, Dtab
 from meshgw.naming.path import Path
 from meshgw.naming.tree import NameTree
+from meshgw.wire.context import TraceId
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -99,7 +100,6 @@ class Describing(Protocol):
         ...
 
 
-class DescribingNamer(Namer, Describing, Protocol):
 class Awaiting(Protocol):
     """An interpreter or identifier that no request can do without, and that has to learn something before the first one."""
 
@@ -109,6 +109,7 @@ class Awaiting(Protocol):
         ...
 
 
+class DescribingNamer(Namer, Describing, Protocol):
     """A namer that tells its state at ``/namer_state/<prefix>.json``."""
 
 
@@ -205,6 +206,40 @@ class Identifier(Protocol):
 
     def identify(self, exchange: Exchange) -> Identified:
         """The logical name, or the reason why this identifier has none for the request, or that it cannot tell yet."""
+        ...
+
+
+class Propagator(Protocol):
+    """Reads the traces of a router's callers from header fields and writes those of the next hop. It runs for every request.
+
+    ``fields`` are the lower-case names that it knows, which are taken off a request and are for it to write. ``has_wide_ids`` tells
+    whether a trace that begins here gets an id of 128 bits, ``heeds_sample`` whether ``l5d-sample`` decides about sampling.
+    """
+
+    @property
+    def fields(self) -> Set[bytes]:
+        """See the class."""
+        ...
+
+    @property
+    def has_wide_ids(self) -> bool:
+        """See the class."""
+        ...
+
+    @property
+    def heeds_sample(self) -> bool:
+        """See the class."""
+        ...
+
+    def read(self, seen: Mapping[bytes, bytes], span: int) -> TraceId | None:
+        """The place in its trace of a request with the fields ``seen``, whose own id is ``span``; None when a trace begins with it.
+
+        Never raises: what cannot be understood counts as absent.
+        """
+        ...
+
+    def lines(self, trace: TraceId, span: int, seen: Mapping[bytes, bytes]) -> tuple[bytes, ...]:
+        """The header lines that tell the next hop of the new ``span`` below ``trace``; ``seen`` is what the request came with."""
         ...
 
 

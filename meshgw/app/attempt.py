@@ -142,6 +142,8 @@ class Attempts:
             breaker.begun()
         upstream = endpoint.acquire(ex)
         if upstream is None:
+            if not ex.queued:
+                ex.queued = self._clock()
             self._wait(ex, endpoint)
         else:
             ex.upstream = upstream
@@ -251,6 +253,9 @@ class Attempts:
 
     def _sent(self, ex: Exchange, upstream: Upstream) -> None:
         self._clear_timer(ex)
+        if ex.queued:
+            ex.bound.client.stats.acquired(self._clock() - ex.queued)
+            ex.queued = 0.0
         if not ex.body_done and not upstream.is_full:
             ex.caller.resume_body()
 
@@ -263,8 +268,12 @@ class Attempts:
         ex.verdict = NON_RETRYABLE_FAILURE
         client.nodes.unreachable(ex.node)
         if ex.attempts < min(MOST_CONNECT_ATTEMPTS, 2 * len(client.nodes)):
+            if ex.recording is not None:
+                ex.recording.again(ex, error)
             self._again(ex)
         else:
+            if not len(client.nodes):
+                client.stats.not_open()
             self.attempt_failed(ex, self._with_names(ex, error))
 
     def _again(self, ex: Exchange) -> None:
@@ -272,7 +281,7 @@ class Attempts:
         ex.attempts += 1
         ex.bound.client.stats.requeued()
         self._leave_node(ex)
-        ex.verdict = None
+        ex.verdict = ex.node = None
         ex.depth = BOUND
         if ex.body is None and ex.replay is not None:
             ex.body = list(ex.replay)
@@ -284,6 +293,8 @@ class Attempts:
         self._count_apart(ex, attempted=True)
         self.account(ex, since=ex.attempt_started)
         ex.bound.stats.requeued(ex)
+        if ex.recording is not None:
+            ex.recording.again(ex, error)
         ex.error, ex.status = None, 0
         self._again(ex)
 
@@ -299,9 +310,14 @@ class Attempts:
             self.attempt_failed(ex, error)
 
     def _may_requeue(self, ex: Exchange) -> bool:
-        if ex.attempts >= MOST_CONNECT_ATTEMPTS or not ex.route.policy.can_replay(ex):
+        client = ex.bound.client
+        if ex.attempts >= MOST_CONNECT_ATTEMPTS:
+            client.stats.limited()
             return False
-        return bool(ex.bound.client.may_requeue(ex.attempts))
+        if not ex.route.policy.can_replay(ex):
+            client.stats.not_replayable()
+            return False
+        return bool(client.may_requeue(ex.attempts))
 
     def attempt_failed(self, ex: Exchange, error: MeshError) -> None:
         """The attempt ended without an answer: retry it if the classifier and the budget allow, else the caller is told."""
@@ -381,6 +397,7 @@ class Attempts:
                 hook(ex)
             if pipeline.stats is not None:
                 pipeline.stats.on_end(ex)
+            ex.queued = 0.0
 
     def _with_names(self, ex: Exchange, error: MeshError) -> MeshError:
         if not isinstance(error, ConnectFailed):

@@ -29,7 +29,9 @@ from meshgw.config.models import Config
 from meshgw.core.address import Bound
 from meshgw.core.live import Live, constant, live_flat_map
 from meshgw.core.reactor import poller_for
+from meshgw.core.slices import Work, finished
 from meshgw.core.timers import Spawner, Wheel
+from meshgw.filters.tracing import Sampler
 from meshgw.kinds import Interpreter, Namer, Runtime, Transformer
 from meshgw.namers.dns import Resolver
 from meshgw.namers.resolvconf import SystemServers
@@ -43,10 +45,10 @@ from meshgw.telemetry.histogram import HistogramSnapshots
 from meshgw.telemetry.metrics import Metrics, Snapshot
 from meshgw.telemetry.process import add_process_metrics
 from meshgw.telemetry.recent_requests import RecentRequests
-
-DRAIN_STEP = 0.02
 from meshgw.telemetry.spans import TracingSwitch
 from meshgw.telemetry.stalls import Stalls
+
+DRAIN_STEP = 0.02
 """Seconds between looks at whether the connections have ended."""
 GC_THRESHOLD = 10_000
 """Objects of the youngest generation before a collection; the default of 700 costs pauses on the request path."""
@@ -143,8 +145,17 @@ class TransformedNamer:
 class Gateway(MultiService):
     """The routers of one process, with what they share."""
 
-    def __init__(self, config: Config, reactor: Any, random: Random, shares: Shares | None = None, *, is_first: bool = True) -> None:
-        """For ``shares`` and ``is_first`` see :class:`meshgw.app.http_stacks.Shared`."""
+    def __init__(
+        self,
+        config: Config,
+        reactor: Any,
+        random: Random,
+        shares: Shares | None = None,
+        *,
+        is_first: bool = True,
+        tracing: TracingSwitch | None = None,
+    ) -> None:
+        """For ``shares``, ``is_first`` and ``tracing`` see :class:`meshgw.app.http_stacks.Shared`."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.config, self._reactor = config, reactor
         self.metrics = Metrics()
@@ -154,8 +165,13 @@ class Gateway(MultiService):
         self._shares = shares
         self._deadline = 0.0
         self._final: Snapshot | None = None
+        self._end_process_metrics: Callable[[], None] | None = None
         self.names = Names(config, reactor, self.metrics, random, self._spawner.spawn)
         self._wheel = Wheel(reactor)
+        self.stalls = Stalls(reactor)
+        self.tracing = TracingSwitch() if tracing is None else tracing
+        self.telemeters = [chosen.kind.build(chosen.config, self.names.runtime) for chosen in config.telemetry]
+        tracers = [telemeter.tracer for telemeter in self.telemeters if hasattr(telemeter, "tracer")]
         shared = Shared(
             runtime=self.names.runtime,
             poller=poller_for(reactor),
@@ -164,14 +180,12 @@ class Gateway(MultiService):
             now=time.time,  # noqa: TID251 - wall-clock time is what operators are shown
             shares=shares,
             is_first=is_first,
+            sampler=Sampler(tracers, random.getrandbits(64)) if tracers else None,
+            tracing=self.tracing,
         )
         self.routers: dict[str, RequestRouter] = {}
         for chosen in config.routers:
             label = router_label(chosen)
-        self.stalls = Stalls(reactor)
-        self.tracing = TracingSwitch() if tracing is None else tracing
-        self.telemeters = [chosen.kind.build(chosen.config, self.names.runtime) for chosen in config.telemetry]
-        tracers = [telemeter.tracer for telemeter in self.telemeters if hasattr(telemeter, "tracer")]
             self.routers[label] = chosen.kind.build(
                 chosen.config,
                 self.names.runtime,
@@ -180,7 +194,6 @@ class Gateway(MultiService):
                 shared=shared,
                 metrics=self.metrics.scope("rt", label),
             )
-        self.telemeters = [chosen.kind.build(chosen.config, self.names.runtime) for chosen in config.telemetry]
         self.names.services.setServiceParent(self)  # type: ignore[no-untyped-call]
         HistogramSnapshots(reactor, self.metrics).setServiceParent(self)  # type: ignore[no-untyped-call]
         for telemeter in self.telemeters:
@@ -198,8 +211,9 @@ class Gateway(MultiService):
 
     def startService(self) -> None:
         """Start from the sources of names outward: namers, interpreters, then listeners."""
-        add_process_metrics(self.metrics, time.time)  # noqa: TID251 - as above
+        self._end_process_metrics = add_process_metrics(self.metrics, time.time)  # noqa: TID251 - as above
         super().startService()  # type: ignore[no-untyped-call]
+        self.stalls.start()
         if self._shares is not None:
             self._shares.enter()
         gc.collect()
@@ -213,7 +227,6 @@ class Gateway(MultiService):
     def retire(self) -> Deferred[None]:
         """End while others serve on the same sockets: as ``stopService``, but callers' idle connections get one more answer first."""
         return Deferred.fromCoroutine(self._stop(close_idle=False))
-        self.stalls.start()
 
     def hurry(self, grace: float | None = None) -> None:
         """Close what is idle, of a gateway that is being retired; with ``grace``, the rest within this time if it has no less."""
@@ -227,8 +240,11 @@ class Gateway(MultiService):
             router.stop_accepting(close_idle=close_idle)
         await self._drain()
         self._final = self.metrics.snapshot()  # what belongs to names and clients goes with them
+        if self._end_process_metrics is not None:
+            self._end_process_metrics()
         for router in self.routers.values():
             router.stop()
+        self.stalls.stop()
         self._spawner.stop()
         await maybeDeferred(super().stopService)
 
@@ -244,7 +260,6 @@ class Gateway(MultiService):
             await pause
 
     def _connections(self) -> int:
-        self.stalls.stop()
         return sum(router.connections for router in self.routers.values())
 
     def _abort(self) -> None:
@@ -267,7 +282,11 @@ class Gateway(MultiService):
 
     def snapshot(self) -> Snapshot:
         """All metrics of the process; once it has ended, as they were at the end."""
-        return self._final or self.metrics.snapshot()
+        return finished(self.reading())
+
+    def reading(self) -> Work[Snapshot]:
+        """The same, little by little."""
+        return self._final or (yield from self.metrics.reading())
 
     def bound_names(self) -> list[str]:
         """The names that enumerating namers know."""

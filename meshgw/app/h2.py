@@ -24,7 +24,6 @@ from meshgw.core.exchange import Exchange, Hold
 from meshgw.core.stack import Stack
 from meshgw.core.stream import Stream
 from meshgw.filters.classify import CanReplay
-from meshgw.filters.context import TAKEN
 from meshgw.filters.grpc import GRPC_TIMEOUT
 from meshgw.kinds import Interpreter, Kind, Runtime
 from meshgw.server.h2 import H2Server
@@ -32,6 +31,7 @@ from meshgw.server.h2_parameters import H2Parameters
 from meshgw.telemetry.access import AccessLog
 from meshgw.telemetry.metrics import Metrics
 from meshgw.telemetry.rolling import RollPolicy
+from meshgw.telemetry.streams import Frames, StreamStats
 from meshgw.wire.h2_connection import H2Settings
 from meshgw.wire.h2_frames import DEFAULT_FRAME, DEFAULT_TABLE, DEFAULT_WINDOW, code_name
 from meshgw.wire.headers import FieldTable
@@ -91,6 +91,9 @@ class H2Router(RequestRouter):
         seconds, size = params.classification_timeout_ms / 1000, params.retry_buffer_size.response_bytes
         return Hold(seconds, size, timed_out.incr, too_long.incr)
 
+    def _streams(self, metrics: Metrics) -> StreamStats:
+        return StreamStats(metrics)
+
     def _largest_replay(self) -> int:
         """Bytes of a request that are kept while its service is not known."""
         block = self.config.service
@@ -113,7 +116,7 @@ class H2Router(RequestRouter):
 
         parameters = H2Parameters(
             walk=front.walk,
-            table=FieldTable(wanted=(*front.wanted, b"te", b"content-type"), taken=(*TAKEN, GRPC_TIMEOUT)),
+            table=FieldTable(wanted=(*front.wanted, b"te", b"content-type"), taken=(*front.taken, GRPC_TIMEOUT)),
             wheel=shared.wheel,
             clock=shared.clock,
             later=shared.poller.later,
@@ -132,6 +135,10 @@ class H2Router(RequestRouter):
             body=server.body_timeout_ms / 1000,
             on_idle=scope.counter("idle").incr,
             on_life=scope.counter("lifetime").incr,
+            on_silence=scope.counter("read_timeout").incr,
+            on_stall=scope.counter("write_timeout").incr,
+            frames=Frames(scope),
+            streams=StreamStats(scope),
             on_fault=scope.counter("h2", "stream_errors").incr,
             on_failed=failed,
             on_closed=closed,

@@ -33,15 +33,16 @@ from meshgw.config.loader import LoadResult, load_file
 from meshgw.config.models import Config
 from meshgw.core.interfaces import LocalAddresses
 from meshgw.core.live import failed
+from meshgw.core.slices import Slices
 from meshgw.core.timers import Spawner
 from meshgw.errors import MeshError
 from meshgw.kinds import Registry, Runtime
 from meshgw.telemetry.logs import LogLevels
-from meshgw.telemetry.metrics import Metrics, Snapshot, merge
+from meshgw.telemetry.metrics import Metrics, Snapshot, merging
 from meshgw.telemetry.process import add_process_metrics
-
 from meshgw.telemetry.spans import TracingSwitch
 from meshgw.telemetry.stalls import Stalls
+
 if TYPE_CHECKING:
     from meshgw.app.supervisor import Supervisor
 
@@ -60,6 +61,7 @@ class MeshService(MultiService):
         file = loaded.file if loaded.file == STDIN else os.path.abspath(loaded.file)
         self._accepted = Accepted(config=loaded.config, text=loaded.text, file=file, remarks=_remarks(loaded))
         self._settings, self._levels, self._reactor = settings, levels, settings.reactor
+        self._slices = Slices(settings.reactor)
         self.observer: ILogObserver | None = None
         self.metrics = Metrics()
         """Those of the process itself, apart from its routers'."""
@@ -67,11 +69,11 @@ class MeshService(MultiService):
         self._grace: float | None = None
         self._is_ending = self._is_reloading = self._reload_again = False
         self._reloads, self._refusals = self.metrics.counter("reload", "success"), self.metrics.counter("reload", "failures")
-        self._sockets = Sockets({}, {})
-        self._announcements = Announcements(self._make_runtime(), LocalAddresses(self._reactor))
         self._tracing = TracingSwitch()
         self._stalls = Stalls(self._reactor)
         self._diagnosis = Diagnosis(self._reactor, None, self._stalls)
+        self._sockets = Sockets({}, {})
+        self._announcements = Announcements(self._make_runtime(), LocalAddresses(self._reactor))
         self._admin: AdminService | None = None
         self._leaving: dict[Gateway, Deferred[None]] = {}
         self._supervisor: Supervisor | None = None
@@ -81,11 +83,11 @@ class MeshService(MultiService):
     def _make_supervisor(self) -> Supervisor:
         from meshgw.app.supervisor import Supervisor  # with AMP and more, which a single process can do without
 
-        self._supervisor = Supervisor(self._settings, self._levels, self.metrics)
+        self._supervisor = Supervisor(self._settings, self._levels, self.metrics, self._tracing)
         return self._supervisor
 
     def _make_gateway(self, config: Config) -> LocalPlane:
-        self._gateway = Gateway(config, self._reactor, self._settings.random)
+        self._gateway = Gateway(config, self._reactor, self._settings.random, tracing=self._tracing)
         return LocalPlane(self._gateway, self._levels, self._reactor)
 
     @property
@@ -98,8 +100,6 @@ class MeshService(MultiService):
         """What is told others of the servers."""
         return self._announcements
 
-    def setServiceParent(self, parent: Any) -> None:
-        """Attached by twistd to its application, give that our log observer; twistd begins logging right after."""
     @property
     def diagnosis(self) -> Diagnosis:
         """What this process tells of itself where others serve."""
@@ -110,6 +110,8 @@ class MeshService(MultiService):
         """Whether the process drains."""
         return self._is_ending
 
+    def setServiceParent(self, parent: Any) -> None:
+        """Attached by twistd to its application, give that our log observer; twistd begins logging right after."""
         if self.observer is not None and isinstance(parent, Componentized):
             parent.setComponent(ILogObserver, self.observer)  # type: ignore[no-untyped-call]
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
@@ -166,9 +168,9 @@ class MeshService(MultiService):
             self.announcements.update(self._accepted.config, self._sockets.address)
 
     def _be_master(self) -> None:
+        self._stalls.start()
         add_process_metrics(self.metrics, time.time)  # noqa: TID251 - as above
 
-        self._stalls.start()
     def _not_started(self, failure: Failure) -> None:
         if self._is_ending:
             return
@@ -269,7 +271,8 @@ class MeshService(MultiService):
     async def snapshot(self) -> Snapshot:
         """All metrics, merged over the processes."""
         serving = await self._plane.snapshot()
-        return merge([serving, self.metrics.snapshot(), *(gateway.snapshot() for gateway in self._leaving)])
+        leaving = [await self._slices.run(gateway.reading()) for gateway in list(self._leaving)]
+        return await self._slices.run(merging([serving, self.metrics.snapshot(), *leaving]))
 
     def shutdown(self, grace_seconds: float | None = None) -> None:
         """End the process gracefully, within ``grace_seconds`` or the configured time; asked again, that goes on as it is."""
@@ -300,18 +303,18 @@ class MeshService(MultiService):
         if self._supervisor is not None:
             waiting.append(Deferred.fromCoroutine(self._supervisor.stop(grace)))
         await DeferredList(waiting)
+        self._stalls.stop()
         if self._admin is not None:
             await maybeDeferred(self._admin.stopService)
         await maybeDeferred(super().stopService)
-        self._stalls.stop()
 
-
-def take_signals(reactor: Any, service: MeshService) -> None:
-    """SIGTERM and SIGINT end the process as ``POST /admin/shutdown`` does, with status 0.
 
 def _remarks(loaded: LoadResult) -> list[str]:
     return [problem.show() for problem in loaded.problems]
 
+
+def take_signals(reactor: Any, service: MeshService) -> None:
+    """SIGTERM and SIGINT end the process as ``POST /admin/shutdown`` does, with status 0.
 
     To be called while the reactor runs. Twisted's own handlers would let the drained process die of the signal, which a supervisor takes
     for a crash.

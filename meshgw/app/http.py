@@ -26,7 +26,6 @@ from meshgw.config.values import Captures
 from meshgw.core.address import Address
 from meshgw.core.stream import Stream
 from meshgw.filters.connect import ConnectGuard
-from meshgw.filters.context import TAKEN
 from meshgw.filters.identity import CLIENT_ID
 from meshgw.kinds import Interpreter, Kind, Runtime
 from meshgw.server.http import HttpServer
@@ -84,7 +83,7 @@ class HttpRouter(RequestRouter):
         shared, config, scope = self._shared, self.config, front.scope
         parameters = HttpParameters(
             walk=front.walk,
-            table=FieldTable(wanted=front.wanted, taken=TAKEN, connects=front.connects),
+            table=FieldTable(wanted=front.wanted, taken=front.taken, connects=front.connects),
             wheel=shared.wheel,
             clock=shared.clock,
             max_line=config.max_initial_line_kb * KB,
@@ -99,6 +98,8 @@ class HttpRouter(RequestRouter):
             tunnels=TunnelCounters(scope),
             on_idle=scope.counter("idle").incr,
             on_life=scope.counter("lifetime").incr,
+            on_silence=scope.counter("read_timeout").incr,
+            on_stall=scope.counter("write_timeout").incr,
             on_closed=front.closed,
         )
 

@@ -11,12 +11,14 @@ from functools import partial
 import attrs
 
 from meshgw.app.client import BoundClient
+from meshgw.app.figures import RequestFigures
 from meshgw.app.guards import check_server_name, client_id, redirect_to_https, strict_transport
 from meshgw.config.requests import (
     ConnectionRandomLabeler,
     IpLabeler,
     IpPortLabeler,
     Labeler,
+    RequestRouterConfig,
     RequestServerConfig,
     RouterLabeler,
     StaticLabeler,
@@ -44,14 +46,17 @@ from meshgw.filters.forwarded import (
 from meshgw.filters.forwarders import TrustedForwarders
 from meshgw.filters.grpc import GrpcDeadline, GrpcTimeout
 from meshgw.filters.limits import ConcurrencyLimit
+from meshgw.filters.recording import LONGEST_TAG, Setting
 from meshgw.filters.stats import AttemptStats, ServiceStats
 from meshgw.filters.strip import StripContext
 from meshgw.filters.success import SuccessClass
 from meshgw.filters.timeouts import AttemptTimeout, Deadlines, ServerTimeout, TotalTimeout
+from meshgw.filters.tracing import AttemptTracing, Sampler, ServerTracing
 from meshgw.kinds import Runtime
 from meshgw.naming.path import Path
 from meshgw.server.shares import Shares
 from meshgw.telemetry.outcomes import Outcomes
+from meshgw.telemetry.spans import TracingSwitch
 
 
 @attrs.frozen(kw_only=True)
@@ -59,7 +64,8 @@ class Shared:
     """What the routers of a process have in common. ``clock`` is monotonic, ``now`` since the epoch, both in seconds.
 
     ``shares`` evens out connections where several processes accept from the same sockets. ``is_first`` is false in a process that takes
-    over from another: files that are to be begun anew were so then.
+    over from another: files that are to be begun anew were so then. ``sampler`` asks the telemeters that take spans, if there are any,
+    while ``tracing`` is on.
     """
 
     runtime: Runtime
@@ -69,6 +75,8 @@ class Shared:
     now: Callable[[], float]
     shares: Shares | None = None
     is_first: bool = True
+    sampler: Sampler | None = None
+    tracing: TracingSwitch = attrs.field(factory=TracingSwitch)
 
 
 @attrs.frozen(kw_only=True)
@@ -79,8 +87,9 @@ class ServerLevel:
     stats: Outcomes
     record: AccessRecord | None
     limit: ConcurrencyLimit | None
-    label: str
+    setting: Setting
     shared: Shared
+    figures: RequestFigures
     connect: ConnectGuard | None = None
 
 
@@ -93,7 +102,7 @@ SERVER_STACK = (
     # around all answers, also those that clearContext makes anew
     .then(Role.STRICT_TRANSPORT, lambda server: strict_transport(server.config))
     # before anybody believes a header of the caller, and around every answer made here
-    .then(Role.CLEAR_CONTEXT, lambda server: ClearContext() if server.config.clear_context else None)
+    .then(Role.CLEAR_CONTEXT, lambda server: ClearContext(server.setting.propagator) if server.config.clear_context else None)
     # these cost nothing and need no place among the requests under way
     .then(Role.REDIRECT, lambda server: redirect_to_https(server.config))
     .then(Role.SERVER_NAME, lambda server: check_server_name(server.config))
@@ -111,7 +120,9 @@ SERVER_STACK = (
     .then(Role.X_FORWARDED, lambda server: _x_forwarded(server.config))
     .then(Role.FORWARDED, lambda server: _forwarded(server))
     # local dtabs, which identification and binding use
-    .then(Role.CONTEXT, lambda server: _context(server.shared))
+    .then(Role.CONTEXT, lambda server: _context(server))
+    # next to the context, which says whether a caller decided about it
+    .then(Role.TRACING, lambda server: _server_tracing(server))
     # innermost: after what the caller says of its identity was forgotten
     .then(Role.CLIENT_ID, lambda server: client_id(server.config))
     # next to the identifier, which gives a tunnel its name
@@ -160,6 +171,7 @@ class BoundLevel:
     stats: AttemptStats
     attempt_timeout: float | None
     strips_context: bool
+    setting: Setting
     shared: Shared
 
 
@@ -170,6 +182,8 @@ BOUND_STACK = (
     # around the wait for a connection
     .then(Role.TIMEOUT, lambda bound: _bound_timeout(bound))
     .then(Role.AUTHORITY, lambda bound: Authority(bound.client.authority) if bound.client.authority else None)
+    # next to what tells endpoints of the attempt, so that each has the id that its endpoint is told
+    .then(Role.TRACING, lambda bound: _attempt_tracing(bound))
     # innermost: what the service sees is what was decided
     .then(Role.DESTINATION, lambda bound: _destination(bound))
 )
@@ -200,12 +214,37 @@ def _bound_timeout(bound: BoundLevel) -> AttemptTimeout | None:
 def _destination(bound: BoundLevel) -> Destination | StripContext:
     if bound.strips_context:
         return StripContext()
-    return Destination(bound.name, bound.client.id, bound.residual, _bits(bound.shared))
+    return Destination(bound.name, bound.client.id, bound.residual, bound.setting.bits, bound.setting.propagator)
 
 
-def _context(shared: Shared) -> ServerContext:
-    deadlines = Deadlines(shared.wheel, shared.now)
-    return ServerContext(_bits(shared), shared.runtime.random.getrandbits(32), deadlines.start)
+def _context(server: ServerLevel) -> ServerContext:
+    shared, setting = server.shared, server.setting
+    deadlines = Deadlines(shared.wheel, shared.now, transit=server.figures.transit)
+    return ServerContext(setting.bits, shared.runtime.random.getrandbits(32), deadlines.start, setting.propagator)
+
+
+def _server_tracing(server: ServerLevel) -> ServerTracing | None:
+    shared = server.shared
+    return None if shared.sampler is None else ServerTracing(shared.sampler, shared.tracing, server.setting)
+
+
+def _attempt_tracing(bound: BoundLevel) -> AttemptTracing | None:
+    if bound.shared.sampler is None:
+        return None
+    return AttemptTracing(bound.name, bound.client.id, bound.residual, told=not bound.strips_context)
+
+
+def trace_setting(config: RequestRouterConfig, label: str, shared: Shared) -> Setting:
+    """What a router's traces are told and recorded with."""
+    chosen = config.trace_propagator
+    return Setting(
+        label=label,
+        dtab=config.dtab.show()[:LONGEST_TAG],
+        propagator=chosen.kind.build(chosen.config, shared.runtime),
+        clock=shared.clock,
+        now=shared.now,
+        bits=_bits(shared),
+    )
 
 
 def _bits(shared: Shared) -> Callable[[], int]:
@@ -232,7 +271,7 @@ def _label(labeler: Labeler, server: ServerLevel) -> Label:
     if isinstance(labeler, IpPortLabeler):
         return by_ip_and_port
     if isinstance(labeler, RouterLabeler):
-        return fixed(server.label)
+        return fixed(server.setting.label)
     if isinstance(labeler, StaticLabeler):
         return fixed(labeler.label)
     if isinstance(labeler, ConnectionRandomLabeler):

@@ -59,7 +59,10 @@ class Settings:
 
 @attrs.frozen(kw_only=True)
 class Job:
-    """What a master gives a worker to do. ``sockets`` are inherited descriptors by name, ``shares`` descriptor, slots and own slot."""
+    """What a master gives a worker to do. ``sockets`` are inherited descriptors by name, ``shares`` descriptor, slots and own slot.
+
+    ``levels`` are those of loggers at present, ``tracing`` whether requests are traced.
+    """
 
     text: str
     file: str
@@ -69,6 +72,7 @@ class Job:
     is_first: bool
     user: str | None
     levels: dict[str, str]
+    tracing: bool = True
 
     def to_plain(self) -> dict[str, Any]:
         """As JSON data."""

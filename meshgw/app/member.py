@@ -25,6 +25,7 @@ from meshgw.app.job import Job, Settings
 from meshgw.core.timers import equal_jittered
 from meshgw.errors import MeshError
 from meshgw.telemetry.metrics import Counter, Snapshot
+from meshgw.telemetry.spans import TracingSwitch
 from meshgw.telemetry.transfer import from_plain
 
 START_SECONDS = 30.0
@@ -51,12 +52,15 @@ class Member(ProcessProtocol):
         settings: Settings,
         *,
         levels: Callable[[], Mapping[str, str]],
+        tracing: TracingSwitch,
         restarts: Counter,
         vacated: Callable[[Member], None],
     ) -> None:
-        """``levels`` gives those of the loggers at present; ``vacated`` is called whenever the process has ended."""
+        """``levels`` gives those of the loggers at present, ``tracing`` is shared by all members; ``vacated`` is called whenever the
+        process has ended.
+        """
         self.name, self._job, self._settings, self._restarts, self._vacated = name, job, settings, restarts, vacated
-        self._levels = levels
+        self._levels, self._tracing = levels, tracing
         self.channel: Channel | None = None
         """The connection to the process while it serves."""
         self.snapshot = Snapshot()
@@ -84,15 +88,17 @@ class Member(ProcessProtocol):
         self._started_at = self._settings.reactor.seconds()
         try:
             channel = self._spawn()
-            levels = dict(self._levels())
+            levels, traces = dict(self._levels()), self._tracing.enabled
             shares = (self._shares_fd(), *self._job.shares[1:])
-            job = attrs.evolve(self._job, sockets=self._numbers(), shares=shares, levels=levels)
+            job = attrs.evolve(self._job, sockets=self._numbers(), shares=shares, levels=levels, tracing=traces)
             self._pid = await channel.ask("begin", job.to_plain(), seconds=START_SECONDS)
             if self._process is None:  # its end may be reported before the answer that it sent
                 raise Relayed(code=500, text=f"worker {self.name} ended when it had begun")
             self.channel = channel
             for changed in self._levels().items() - levels.items():
                 await channel.ask("preset_level", list(changed))
+            if self._tracing.enabled != traces:
+                await channel.ask("set_tracing", self._tracing.enabled)
         except MeshError:
             self._kill()
             await self._gone()

@@ -14,6 +14,7 @@ from meshgw.app.diagnosis import Diagnosis
 from meshgw.app.gateway import Gateway
 from meshgw.app.identify_site import Head, identified
 from meshgw.bind.explain import delegation_to_json
+from meshgw.core.slices import Slices
 from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
 from meshgw.telemetry.logs import LogLevels
@@ -64,6 +65,14 @@ class Plane(Protocol):
         """Set the level of a logger."""
         ...
 
+    async def tracing(self) -> bool:
+        """Whether requests are traced (``telemetry.spans.TracingSwitch``)."""
+        ...
+
+    async def set_tracing(self, enabled: bool) -> None:
+        """Trace requests from now on, or no more."""
+        ...
+
     async def delegate(self, namespace: str | None, dtab: Dtab, path: Path) -> Mapping[str, Any]:
         """How ``path`` resolves, as JSON data (see ``admin.delegations``)."""
         ...
@@ -71,15 +80,6 @@ class Plane(Protocol):
     async def identify(self, head: Head) -> Mapping[str, Any]:
         """What the routers would call a request, by label."""
         ...
-
-
-class LocalPlane:
-    """The routers of this process."""
-
-    def __init__(self, gateway: Gateway, levels: LogLevels, reactor: Any) -> None:
-        self.gateway, self._levels = gateway, levels
-        interpreters = {label: router.interpreter for label, router in gateway.routers.items()}
-        self._delegations = Delegations(interpreters, gateway.names.plain, delegation_to_json, reactor)
 
     def groups(self) -> Sequence[Sequence[str]]:
         """The names of the processes that serve the same routers, each group once; none while nothing is served."""
@@ -92,14 +92,23 @@ class LocalPlane:
         """
         ...
 
+
+class LocalPlane:
+    """The routers of this process."""
+
+    def __init__(self, gateway: Gateway, levels: LogLevels, reactor: Any) -> None:
+        self.gateway, self._levels = gateway, levels
+        self.slices = Slices(reactor)
+        self.diagnosis = Diagnosis(reactor, gateway, gateway.stalls)
+        interpreters = {label: router.interpreter for label, router in gateway.routers.items()}
+        self._delegations = Delegations(interpreters, gateway.names.plain, delegation_to_json, reactor)
+
     async def snapshot(self) -> Snapshot:
         """See :class:`Plane`."""
-        return self.gateway.snapshot()
+        return await self.slices.run(self.gateway.reading())
 
     async def bound_names(self) -> Sequence[str]:
         """See :class:`Plane`."""
-        self.slices = Slices(reactor)
-        self.diagnosis = Diagnosis(reactor, gateway, gateway.stalls)
         return self.gateway.bound_names()
 
     async def client_state(self) -> Mapping[str, Any]:
@@ -133,9 +142,25 @@ class LocalPlane:
         """Set the level of a logger that another process has heard of."""
         self._levels.preset(logger, level)
 
+    async def tracing(self) -> bool:
+        """See :class:`Plane`."""
+        return self.gateway.tracing.enabled
+
+    async def set_tracing(self, enabled: bool) -> None:
+        """See :class:`Plane`."""
+        self.gateway.tracing.enabled = enabled
+
     async def delegate(self, namespace: str | None, dtab: Dtab, path: Path) -> Mapping[str, Any]:
         """See :class:`Plane`."""
         return await self._delegations.delegate(namespace, dtab, path)
+
+    def groups(self) -> Sequence[Sequence[str]]:
+        """See :class:`Plane`."""
+        return [[PROCESS]]
+
+    async def diagnose(self, word: str, argument: Any = None, *, seconds: float = PATIENCE) -> Mapping[str, Any]:
+        """See :class:`Plane`."""
+        return {PROCESS: await self.diagnosis.answer(word, argument)}
 
     async def identify(self, head: Head) -> Mapping[str, Any]:
         """See :class:`Plane`."""
@@ -145,23 +170,17 @@ class LocalPlane:
 def answering(plane: LocalPlane) -> Answering:
     """Answers questions of another process about ``plane``; the words are the names of its methods."""
 
+    telling = Telling(plane.slices, plane.gateway.reading)
+
     async def answer(word: str, argument: Any) -> Any:
         match word:
             case "snapshot":
-                return to_plain(await plane.snapshot())
+                return await telling.next(argument)
             case "bound_names":
                 return list(await plane.bound_names())
             case "client_state":
                 return await plane.client_state()
             case "recent_requests":
-    def groups(self) -> Sequence[Sequence[str]]:
-        """See :class:`Plane`."""
-        return [[PROCESS]]
-
-    async def diagnose(self, word: str, argument: Any = None, *, seconds: float = PATIENCE) -> Mapping[str, Any]:
-        """See :class:`Plane`."""
-        return {PROCESS: await self.diagnosis.answer(word, argument)}
-
                 return list(await plane.recent_requests())
             case "described":
                 return list(await plane.described())
@@ -171,13 +190,15 @@ def answering(plane: LocalPlane) -> Answering:
                 return await plane.loggers()
             case "preset_level":
                 return plane.preset_level(*argument)
+            case "set_tracing":
+                return await plane.set_tracing(argument)
             case "delegate":
                 namespace, dtab, path = argument
                 return await plane.delegate(namespace, Dtab.read(dtab), Path.read(path))
+            case "diagnose":
+                return await plane.diagnosis.answer(*argument)
             case "identify":
                 return await plane.identify(Head.from_plain(argument))
         raise Relayed(code=501, text=f"{word!r} is not a question that this process knows")
 
     return answer
-            case "diagnose":
-                return await plane.diagnosis.answer(*argument)

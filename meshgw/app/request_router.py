@@ -17,8 +17,9 @@ from twisted.application.service import IService
 from meshgw.app.client import BoundClient, ClientMetrics
 from meshgw.app.edge import Health, behind_proxy, record_for, walk_for
 from meshgw.app.endpoint import Endpoint, MakePool
+from meshgw.app.figures import RequestFigures
 from meshgw.app.guards import guarded_identifier, guarded_interpreter
-from meshgw.app.http_stacks import BOUND_STACK, PATH_STACK, SERVER_STACK, BoundLevel, PathLevel, ServerLevel, Shared
+from meshgw.app.http_stacks import BOUND_STACK, PATH_STACK, SERVER_STACK, BoundLevel, PathLevel, ServerLevel, Shared, trace_setting
 from meshgw.app.policy import ServicePolicy, is_replayable
 from meshgw.app.race import Race
 from meshgw.app.replies import ErrorReplies
@@ -45,6 +46,7 @@ from meshgw.filters.accrual import default_policy
 from meshgw.filters.budget import build_budget, build_waits
 from meshgw.filters.classify import CanReplay, HttpClassifier
 from meshgw.filters.connect import ConnectGuard
+from meshgw.filters.context import TAKEN, untrusted_fields
 from meshgw.filters.faults import Faults
 from meshgw.filters.limits import ConcurrencyLimit
 from meshgw.filters.stats import AttemptStats, ServiceStats, Tally
@@ -54,7 +56,8 @@ from meshgw.kinds import Interpreter
 from meshgw.naming.path import Path
 from meshgw.server.listener import Accepted, Listener, ServerConnection
 from meshgw.telemetry.access import AccessLog
-from meshgw.telemetry.metrics import Metrics
+from meshgw.telemetry.metrics import CLIENTS_LIMIT, SERVICES_LIMIT, Metrics
+from meshgw.telemetry.streams import StreamStats
 
 if TYPE_CHECKING:
     from meshgw.app.tls import ClientTlsBlocks, ListenerTls
@@ -87,12 +90,14 @@ class Served(ServerConnection, Receiver, TypingProtocol):
 class Front:
     """What a protocol needs to know of the listener that it serves: where requests go, its metrics, and whom to tell of ends.
 
-    ``wanted`` are names of fields that somebody looks at; ``connects`` tells that CONNECT is known.
+    ``wanted`` are names of fields that somebody looks at, ``taken`` of those that this hop reads and writes itself; ``connects`` tells
+    that CONNECT is known.
     """
 
     walk: Walk
     scope: Metrics
     wanted: tuple[bytes, ...]
+    taken: Set[bytes]
     connects: bool
     closed: Callable[[Any], None]
 
@@ -118,6 +123,7 @@ class RequestRouter:
     def __init__(self, config: RequestRouterConfig, label: str, interpreter: Interpreter, shared: Shared, metrics: Metrics) -> None:
         self.config, self.label, self.interpreter = config, label, interpreter
         self._shared, self._metrics = shared, metrics
+        self._setting = trace_setting(config, label, shared)
         self.caches = RouterCaches(
             label=label,
             dtab=config.dtab,
@@ -128,6 +134,9 @@ class RequestRouter:
             wheel=shared.wheel,
             clock=shared.clock,
         )
+        # callers choose the names of services, and by their local dtabs what clients there are
+        self._service_scope = metrics.bounded("service", limit=SERVICES_LIMIT)
+        self._client_scope = metrics.bounded("client", limit=CLIENTS_LIMIT)
         self._services: dict[Path, _Service] = {}
         self._log = self._access_log()
         self._replies = self._error_replies()
@@ -136,18 +145,18 @@ class RequestRouter:
         self._identifier_services = [cast("Any", one) for one in self.identifiers if IService.providedBy(one)]
         self.listeners: list[Listener] = []
         self._health = Health()
+        self._roles: dict[str, list[str]] = {}
+        self.is_listening = False
+        """Whether it accepts connections on all of its servers."""
         self._sockets: list[socket.socket] = []
         self._tls: list[ListenerTls | None] = []
         self._client_tls: dict[tuple[bytes, ...], ClientTlsBlocks] = {}
         if config.originator:
-            metrics.gauge("originator", function=lambda: 1.0)
+            metrics.gauge("originator", function=lambda: 1.0, most=True)
         if config.role is not None:
             metrics.gauge("role", config.role, function=lambda: 1.0, most=True)
         self._guarded = guarded_identifier(config, clock=shared.clock, metrics=metrics, label=label)
 
-        self._roles: dict[str, list[str]] = {}
-        self.is_listening = False
-        """Whether it accepts connections on all of its servers."""
     # --- what a protocol gives
 
     def _access_log(self) -> AccessLog | None:
@@ -164,6 +173,10 @@ class RequestRouter:
 
     def _hold(self, params: ServiceParams, metrics: Metrics) -> Hold | None:
         """How long and how much of an answer may wait for its end where that decides about a retry."""
+        return None
+
+    def _streams(self, metrics: Metrics) -> StreamStats | None:
+        """What counts the streams of a service, whose scope ``metrics`` is, where requests come as such."""
         return None
 
     def _protocol(self, server: RequestServerConfig, front: Front) -> Protocol:
@@ -226,12 +239,14 @@ class RequestRouter:
             listener = self._listener(server, sock, tls)
             self.listeners.append(listener)
             listener.start()
+        self.is_listening = True
 
     def stop_accepting(self, *, close_idle: bool = True) -> None:
         """Close the listening sockets; open connections finish what they have under way.
 
         With ``close_idle`` false, those without a request wait for one more, so that none is sent into a closing connection.
         """
+        self.is_listening = False
         self._health.is_draining = close_idle  # else others serve on the same sockets, and load balancers are to go on asking them
         for listener in self.listeners:
             listener.stop(close_idle=close_idle)
@@ -239,21 +254,6 @@ class RequestRouter:
             for sock in self._sockets:
                 sock.close()
 
-        self.is_listening = True
-    @property
-    def connections(self) -> int:
-        """Connections of callers that are still open."""
-        return sum(listener.connections for listener in self.listeners)
-
-    def close_idle(self) -> None:
-        self.is_listening = False
-        """Close the connections that have nothing under way."""
-        for listener in self.listeners:
-            listener.drain()
-
-    def abort(self) -> None:
-        """Close what did not finish in time."""
-        for listener in self.listeners:
     def certificates(self) -> dict[str, datetime]:
         """Until when the certificates of its listeners are valid, by where they come from."""
         stores = [tls.store for tls in self._tls if tls is not None]
@@ -263,6 +263,19 @@ class RequestRouter:
         """The roles of the filters of each listener, from outside to inside."""
         return dict(self._roles)
 
+    @property
+    def connections(self) -> int:
+        """Connections of callers that are still open."""
+        return sum(listener.connections for listener in self.listeners)
+
+    def close_idle(self) -> None:
+        """Close the connections that have nothing under way."""
+        for listener in self.listeners:
+            listener.drain()
+
+    def abort(self) -> None:
+        """Close what did not finish in time."""
+        for listener in self.listeners:
             listener.abort()
 
     def stop(self) -> None:
@@ -294,18 +307,24 @@ class RequestRouter:
         shared, config = self._shared, self.config
         address = sock.getsockname()
         scope = self._metrics.scope("server", f"{address[0]}/{address[1]}")
-        outcomes = scope.outcomes()
-        limit = None
-        if server.max_concurrent_requests is not None:
-            limit = ConcurrencyLimit(server.max_concurrent_requests)
-            scope.gauge("request_concurrency", function=lambda: float(limit.current))
-            scope.gauge("request_queue_size", function=lambda: 0.0)  # what exceeds the limit is rejected, not queued
-            scope.follow("request_rejections", function=lambda: limit.rejected)
+        outcomes, figures = scope.outcomes(), RequestFigures(scope)
+        scope.gauge("load", function=lambda: float(outcomes.pending))  # what dashboards of older versions read for `pending`
+        limit = _concurrency_limit(server.max_concurrent_requests, scope)
         guard = self._connect_guard(server, scope)
         record = record_for(self._log, shared.now, server.trusted_forwarders)
         pipeline = self.server_stack.compile(
-            ServerLevel(config=server, stats=outcomes, record=record, limit=limit, label=self.label, shared=shared, connect=guard)
+            ServerLevel(
+                config=server,
+                stats=outcomes,
+                record=record,
+                limit=limit,
+                setting=self._setting,
+                shared=shared,
+                figures=figures,
+                connect=guard,
+            )
         )
+        self._roles[f"{address[0]}/{address[1]}"] = [role.value for role in pipeline.roles]
         walk = walk_for(server.health_path, self._health, scope)(
             server=pipeline,
             identifier=self._guarded(self.identifier if guard is None else ConnectNames(self.identifier, config.dst_prefix)),
@@ -317,6 +336,7 @@ class RequestRouter:
             random=shared.runtime.random.random,
             binding_timeout=config.binding_timeout_ms / 1000,
             outcomes=outcomes,
+            figures=figures,
         )
         traffic = Traffic(scope, shared.clock)
         if tls is not None:
@@ -324,11 +344,13 @@ class RequestRouter:
 
         def closed(connection: Served) -> None:
             traffic.closed(connection.connection, connection.requests)
-        self._roles[f"{address[0]}/{address[1]}"] = [role.value for role in pipeline.roles]
             listener.closed(connection)
 
         wanted = (*self.identifier.header_names, *(WANTED if record is not None else ()))
-        protocol = self._protocol(server, Front(walk=walk, scope=scope, wanted=wanted, connects=guard is not None, closed=closed))
+        propagator = self._setting.propagator
+        taken = TAKEN | (untrusted_fields(propagator) if server.clear_context else propagator.fields)
+        front = Front(walk=walk, scope=scope, wanted=wanted, taken=taken, connects=guard is not None, closed=closed)
+        protocol = self._protocol(server, front)
 
         def accepted(sock: socket.socket, peer: tuple[str, int], local: tuple[str, int]) -> ServerConnection:
             raw = Connection(sock, shared.poller, shared.wheel)
@@ -381,7 +403,7 @@ class RequestRouter:
     def _build_service(self, name: Path) -> _Service:
         shared, runtime = self._shared, self._shared.runtime
         params, _ = self.config.service.for_name(name)
-        metrics = self._metrics.scope("service", name.show()[1:])
+        metrics = self._service_scope.scope(name.show()[1:])
         chosen, can_replay, hold = params.response_classifier, self._can_replay(params, metrics), self._hold(params, metrics)
         if chosen is None:
             classifier = HttpClassifier(can_replay=can_replay, heeds_answer=self.heeds_answers)
@@ -398,6 +420,7 @@ class RequestRouter:
             sure_below=getattr(classifier, "sure_below", 0),
             conclude=getattr(classifier, "conclude", None),
             hold=hold if getattr(classifier, "awaits_end", False) else None,
+            streams=self._streams(metrics),
         )
         stats = ServiceStats(metrics.outcomes(status=False), policy.budget, policy.per_request)
         faults = None if params.faults is None else self._faults(params.faults, metrics)
@@ -421,14 +444,22 @@ class RequestRouter:
         """See :class:`meshgw.app.router.Parts`."""
         if self._services.pop(name, None) is not None:
             shown = name.show()[1:]
-            self._metrics.remove("service", shown)
+            self._service_scope.remove(shown)
             for client in self.caches.clients():  # callers choose names: what is kept of each must go with it
                 client.metrics.remove("service", shown)
 
-    def choice(self, name: Path, client: BoundClient, residual: Path) -> Choice:
+    def choice(self, name: Path, client: BoundClient, residual: Path, dtab_size: int) -> Choice:
         """See :class:`meshgw.app.router.Parts`."""
         through = client.metrics.outcomes("service", name.show()[1:], status=False)
-        stats = AttemptStats(client.outcomes, through, client.budget, client.stats.requeues_per_request)
+        stats = AttemptStats(
+            client.outcomes,
+            through,
+            client.budget,
+            per_request=client.stats.requeues_per_request,
+            acquisition=client.stats.acquisition,
+            dtab_sizes=client.stats.dtab_sizes,
+            dtab_size=dtab_size,
+        )
         params, _ = self.config.client.for_name(client.id)
         timeout = seconds_of(params.request_attempt_timeout_ms)
         level = BoundLevel(
@@ -438,6 +469,7 @@ class RequestRouter:
             stats=stats,
             attempt_timeout=timeout,
             strips_context=params.strip_context,
+            setting=self._setting,
             shared=self._shared,
         )
         tally = Tally(self._service(name).stats, stats)
@@ -448,7 +480,7 @@ class RequestRouter:
         """See :class:`meshgw.app.router.Parts`."""
         shared, runtime = self._shared, self._shared.runtime
         params, captured = self.config.client.for_name(id)
-        metrics = self._metrics.scope("client", id.show()[1:])
+        metrics = self._client_scope.scope(id.show()[1:])
         variables = captured.get("tls", {})
         chosen = params.load_balancer
         picker: Picker = P2cLeastLoaded(runtime.random.random) if chosen is None else chosen.kind.build(chosen.config, runtime)
@@ -478,6 +510,7 @@ class RequestRouter:
             metrics=metrics,
             clock=shared.clock,
             resume=resume,
+            fail_fast=params.fail_fast,
         )
         race.nodes = client.nodes
         return client
@@ -506,6 +539,17 @@ class FaultCounters:
     def aborted(self) -> None:
         """See :class:`meshgw.filters.faults.FaultStats`."""
         self._aborts.incr()
+
+
+def _concurrency_limit(most: int | None, scope: Metrics) -> ConcurrencyLimit | None:
+    """The limit of a listener, if it has one; ``scope`` is the listener's."""
+    if most is None:
+        return None
+    limit = ConcurrencyLimit(most)
+    scope.gauge("request_concurrency", function=lambda: float(limit.current))
+    scope.gauge("request_queue_size", function=lambda: 0.0)  # what exceeds the limit is rejected, not queued
+    scope.follow("request_rejections", function=lambda: limit.rejected)
+    return limit
 
 
 def seconds_of(milliseconds: int | None) -> float | None:

@@ -22,17 +22,21 @@ from meshgw.app.member import Member
 from meshgw.app.plane import PATIENCE
 from meshgw.app.sockets import Sockets, router_label, router_places
 from meshgw.config.models import Config
+from meshgw.core.slices import Slices
 from meshgw.errors import MeshError
 from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
 from meshgw.server.shares import Shares, make_shares
 from meshgw.telemetry.logs import LEVELS, LogLevels
 from meshgw.telemetry.metrics import Metrics, Snapshot
-from meshgw.telemetry.transfer import Retired, from_plain
+from meshgw.telemetry.spans import TracingSwitch
+from meshgw.telemetry.transfer import Heard, Retired
 
 DEFAULT_USER = "nobody"
 """Whose rights workers keep when the master runs as root and the configuration names nobody else."""
 NOBODY_SERVES = "no worker serves at present; the log says why"
+MOST_PIECES = 10_000
+"""Of a snapshot: many times what a full tree of metrics has."""
 MOST_DRAINING = 3
 """Generations that may finish at the same time; a further reload waits for the oldest, so that memory is bounded."""
 
@@ -126,9 +130,11 @@ class Generation:
 class Supervisor:
     """Runs workers for one configuration after another; it is the :class:`meshgw.app.plane.Plane` over all of them."""
 
-    def __init__(self, settings: Settings, levels: LogLevels, metrics: Metrics) -> None:
-        """``metrics`` are those of this process, to which it adds its own."""
+    def __init__(self, settings: Settings, levels: LogLevels, metrics: Metrics, tracing: TracingSwitch | None = None) -> None:
+        """``metrics`` are those of this process, to which it adds its own; ``tracing`` is what it begins with."""
         self._settings, self._levels = settings, levels
+        self._slices = Slices(settings.reactor)
+        self._tracing = TracingSwitch() if tracing is None else tracing
         self._starting: Generation | None = None
         self._is_stopped = False
         self._current: Generation | None = None
@@ -170,7 +176,7 @@ class Supervisor:
             snapshot, member.snapshot = member.snapshot, Snapshot()
             self.retire(snapshot)
 
-        return Member(name, job, self._settings, levels=self._levels.chosen, restarts=self._restarts, vacated=ended)
+        return Member(name, job, self._settings, levels=self._levels.chosen, tracing=self._tracing, restarts=self._restarts, vacated=ended)
 
     def _drain(self, generation: Generation, grace: float, *, close_idle: bool) -> Deferred[None]:
         ended = self._draining[generation] = generation.end(grace, close_idle=close_idle)
@@ -209,7 +215,7 @@ class Supervisor:
 
         async def refresh(member: Member, channel: Channel) -> None:
             try:
-                snapshot = from_plain(await channel.ask("snapshot"))
+                snapshot = await _snapshot(channel)
             except MeshError:
                 self._silent.incr()
                 return
@@ -217,7 +223,7 @@ class Supervisor:
                 member.snapshot = snapshot
 
         await DeferredList([Deferred.fromCoroutine(refresh(*each)) for each in self._channels()])
-        return self._retired.merged([member.snapshot for member in self._members()])
+        return await self._slices.run(self._retired.merging([member.snapshot for member in self._members()]))
 
     async def bound_names(self) -> Sequence[str]:
         """See :class:`meshgw.app.plane.Plane`."""
@@ -278,6 +284,15 @@ class Supervisor:
         self._levels.preset(logger, level)
         await self._ask_all("preset_level", [logger, level])
 
+    async def tracing(self) -> bool:
+        """See :class:`meshgw.app.plane.Plane`."""
+        return self._tracing.enabled
+
+    async def set_tracing(self, enabled: bool) -> None:
+        """See :class:`meshgw.app.plane.Plane`; workers that are yet to start get it too."""
+        self._tracing.enabled = enabled
+        await self._ask_all("set_tracing", enabled)
+
     async def delegate(self, namespace: str | None, dtab: Dtab, path: Path) -> Mapping[str, Any]:
         """See :class:`meshgw.app.plane.Plane`; a worker that serves the router is asked."""
         if namespace is None and self._current is not None and len(self._current.config.routers) > 1:
@@ -294,21 +309,6 @@ class Supervisor:
                     answers |= await self._serving(label).ask("identify", head.to_plain())
         return answers
 
-    def _serving(self, label: str | None) -> Channel:
-        """A worker that serves the router ``label``, or any if there is no such router."""
-        members: Iterable[Member] = ()
-        if self._current is not None:
-            members = self._current.groups.get(label or "", self._current.members)
-        for member in members:
-            if member.channel is not None:
-                return member.channel
-        raise Relayed(code=503, text=NOBODY_SERVES)
-
-
-def _join_state(known: dict[str, Any], other: Mapping[str, Any]) -> None:
-    for address in other["addresses"]:
-        if address not in known["addresses"]:
-            known["addresses"].append(address)
     async def diagnose(self, word: str, argument: Any = None, *, seconds: float = PATIENCE) -> Mapping[str, Any]:
         """See :class:`meshgw.app.plane.Plane`; the workers of the present configuration are asked."""
         found: dict[str, Any] = {}
@@ -330,7 +330,36 @@ def _join_state(known: dict[str, Any], other: Mapping[str, Any]) -> None:
         groups = {} if self._current is None else self._current.groups
         return list({tuple(member.name for member in members): None for members in groups.values()})
 
+    def _serving(self, label: str | None) -> Channel:
+        """A worker that serves the router ``label``, or any if there is no such router."""
+        members: Iterable[Member] = ()
+        if self._current is not None:
+            members = self._current.groups.get(label or "", self._current.members)
+        for member in members:
+            if member.channel is not None:
+                return member.channel
+        raise Relayed(code=503, text=NOBODY_SERVES)
+
+
+async def _snapshot(channel: Channel) -> Snapshot:
+    """All pieces of a worker's snapshot. Raises MeshError."""
+    heard = Heard()
+    number = None
+    for _ in range(MOST_PIECES):
+        piece = await channel.ask("snapshot", number)
+        heard.add(piece)
+        number = piece.get("more")
+        if number is None:
+            return heard.snapshot
+    raise Relayed(code=502, text=f"{channel.name} does not come to an end with its metrics")
+
+
+def _join_state(known: dict[str, Any], other: Mapping[str, Any]) -> None:
+    for address in other["addresses"]:
+        if address not in known["addresses"]:
+            known["addresses"].append(address)
     known["endpoints"] = [*known["endpoints"], *other["endpoints"]]
+    known["secondsSinceChange"] = min(known["secondsSinceChange"], other["secondsSinceChange"])
     if known["state"] == "Pending" != other["state"]:
         known["state"] = other["state"]
         known.pop("waitingFor", None)
@@ -350,4 +379,3 @@ async def _either(waiting: Sequence[Awaitable[Any]]) -> None:
     for one in waiting:
         Deferred.fromCoroutine(follow(one))
     await first
-    known["secondsSinceChange"] = min(known["secondsSinceChange"], other["secondsSinceChange"])

@@ -33,6 +33,7 @@ from meshgw.errors import MeshError
 from meshgw.kinds import Registry
 from meshgw.server.shares import Shares
 from meshgw.telemetry.logs import LogLevels, start_logging
+from meshgw.telemetry.spans import TracingSwitch
 from meshgw.telemetry.transfer import to_plain
 
 FAREWELL_SECONDS = 2.0
@@ -72,7 +73,8 @@ class Worker:
         routers = tuple(chosen for chosen in result.config.routers if router_label(chosen) in job.routers)
         config: Config = attrs.evolve(result.config, routers=routers)
         random = Random(SystemRandom().getrandbits(256))
-        gateway = Gateway(config, self._reactor, random, shares if shares.is_enough else None, is_first=job.is_first)
+        tracing = TracingSwitch(job.tracing)
+        gateway = Gateway(config, self._reactor, random, shares if shares.is_enough else None, is_first=job.is_first, tracing=tracing)
         gateway.listen(lambda name: inherited(job.sockets[name]))
         try:
             gateway.startService()

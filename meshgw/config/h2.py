@@ -228,7 +228,6 @@ class H2RouterConfig(RequestRouterConfig):
     h2_access_log_append: bool = option(default=True, doc="Keep what the access log holds at start.")
     h2_access_log_rotate_count: int = option(default=-1, doc="How many rolled access logs are kept; -1 keeps all.", check=at_least(-1))
     later: ClassVar[Mapping[str, str]] = {
-        "tracePropagator": "trace propagators",
         "requestAuthorizers": "request authorizers",
         "loggers": "request authorizers, under their former name",
     }

@@ -128,7 +128,6 @@ class HttpRouterConfig(RequestRouterConfig):
         default=0, doc="Compression of responses: only 0, off, is supported (Linkerd's default is -1, automatic).", check=_compression
     )
     later: ClassVar[Mapping[str, str]] = {
-        "tracePropagator": "trace propagators",
         "requestAuthorizers": "request authorizers",
         "loggers": "request authorizers, under their former name",
     }

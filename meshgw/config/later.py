@@ -23,8 +23,6 @@ LATER_KINDS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "telemeters": {
         "io.l5d.statsd": "metrics to StatsD",
-        "io.l5d.tracelog": "trace log",
-        "io.l5d.zipkin": "traces to Zipkin",
     },
 }
 

@@ -153,6 +153,11 @@ class RequestRouterConfig(RouterConfig):
         one_or_more=True,
         check=_identifiers,
     )
+    trace_propagator: Chosen = option(
+        doc="In which header fields traces of callers are read and the next hop is told of them.",
+        kinds="propagators",
+        default_kind="io.l5d.default",
+    )
     role: str | None = option(
         default=None,
         doc="Where the router stands: `incoming` or `outgoing` beside a service, `ingress` or `egress` at the edge. It gives safe "

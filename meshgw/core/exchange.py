@@ -6,7 +6,7 @@ it, the walk (``app.walk``) moves it on. On HTTP/1.1 one object serves all reque
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -110,6 +110,39 @@ class Upstream(Protocol):
         ...
 
 
+class Recording(Protocol):
+    """What is recorded of a request that is traced (``filters.recording``)."""
+
+    @property
+    def lines(self) -> tuple[bytes, ...]:
+        """The header lines that tell the endpoint of the attempt under way."""
+        ...
+
+    def begin(self, route: Mapping[str, str], *, told: bool) -> None:
+        """An attempt on a bound name begins; ``route`` describes it, ``told`` is whether the endpoint gets the lines."""
+        ...
+
+    def headed(self, ex: Exchange) -> None:
+        """The head of the endpoint's answer is passed on."""
+        ...
+
+    def concluded(self, trailers: list[bytes]) -> None:
+        """The trailers of an answer that was passed on from its head on."""
+        ...
+
+    def ended(self, ex: Exchange, error: MeshError | None) -> None:
+        """The attempt under way is over."""
+        ...
+
+    def again(self, ex: Exchange, error: MeshError | None) -> None:
+        """The attempt is over, and what was sent goes to another endpoint: its header lines tell of that from now on."""
+        ...
+
+    def finish(self, ex: Exchange) -> None:
+        """The request is over."""
+        ...
+
+
 class Walk(Protocol):
     """Who moves an exchange on, from step to step and to its end (``app.walk``)."""
 
@@ -206,8 +239,9 @@ class Exchange:
       that could not be sent on yet, ``body_done`` says that all of it arrived, ``request_bytes`` counts it, ``trailers`` end it.
     - Route: ``name``, ``dtab`` (local entries or None), ``route``, ``bound``, ``node``, ``upstream``. ``depth`` counts the levels of stacks
       passed; ``partial`` holds the end hooks to run at the last one when a filter stopped the exchange there. ``tally`` is set while it is
-      counted as an ordinary one (``filters.stats.Tally``). ``root`` is the id of a trace that begins with this request, else 0.
-    - Attempts: ``attempts`` counts requeues, ``retries`` retries, ``waits`` gives the backoffs to come. ``base`` is the number of header
+      counted as an ordinary one (``filters.stats.Tally``). ``root`` is the id of a trace that begins with this request, else 0;
+      ``recording`` is set while its spans are recorded (:class:`Recording`).
+    - Attempts: ``queued`` is since when it waits for a connection, else 0. ``attempts`` counts requeues, ``retries`` retries, ``waits`` gives the backoffs to come. ``base`` is the number of header
       lines before those of an attempt, ``replay`` the whole body while it is kept. ``verdict`` is the classifier's; None: nobody knows.
     - Answer: ``status`` (0 none yet), ``status_line``, ``response`` headers, ``response_length``, ``answer_trailers``
       when it came whole with its head; ``error`` when it was made here.
@@ -250,6 +284,8 @@ class Exchange:
         "outcome",
         "partial",
         "peer",
+        "queued",
+        "recording",
         "replay",
         "request_bytes",
         "responded",
@@ -286,7 +322,7 @@ class Exchange:
         self.headers, self.response = Headers(), Headers()
         self.scheme: bytes | None = None
         self.answer_trailers: list[bytes] | None = None
-        self.attempt_started = self.ended = self.headed = 0.0
+        self.attempt_started = self.ended = self.headed = self.queued = 0.0
         self.micros = self.bucket = self.response_length = self.base = self.depth = 0
         self.outcome: int | str = 0
         self.tally: Any = None
@@ -310,6 +346,7 @@ class Exchange:
         self.dtab: Dtab | None = None
         self.root = 0
         self._trace: TraceId | None = None
+        self.recording: Recording | None = None
         self.deadline: tuple[int, int] | None = None
         self.route: Any = None
         self.bound: Any = None

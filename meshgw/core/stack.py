@@ -27,6 +27,7 @@ class Role(enum.Enum):
     FORWARDED = "addForwardedHeader"
     X_FORWARDED = "xForwardedHeaders"
     CONTEXT = "context"
+    TRACING = "tracing"
     HYGIENE = "headerHygiene"
     DESTINATION = "destinationHeaders"
     AUTHORITY = "authority"

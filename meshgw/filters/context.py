@@ -1,6 +1,6 @@
 """Context of a request at a server: local dtabs, trace position, deadline, sampling; or none of it from callers that are not trusted.
 
-Source: linkerd-config spec 7.1, 7.2, 7.5 and dtab spec 5.6. Reading takes the headers off the request; ``filters.destination`` writes
+Source: linkerd-config spec 7.1, 7.2, 7.5, 7.6 and dtab spec 5.6. Reading takes the headers off the request; ``filters.destination`` writes
 them for the next hop.
 """
 
@@ -11,8 +11,10 @@ from urllib.parse import quote_plus
 
 from meshgw.core.exchange import Exchange
 from meshgw.core.stack import Reply
+from meshgw.filters.propagation import L5D, TRACE_FIELDS
+from meshgw.kinds import Propagator
 from meshgw.naming.dtab import Dtab, DtabSyntaxError
-from meshgw.wire.context import TraceId, decide_sampling, decode_deadline, decode_trace
+from meshgw.wire.context import TraceId, decide_sampling, decode_deadline
 
 TAKEN = frozenset(
     (
@@ -32,7 +34,7 @@ TAKEN = frozenset(
 )
 """Request fields that every hop reads and writes itself; x-forwarded-client-cert is never passed on (spec 5.6)."""
 
-_READ = frozenset((b"l5d-ctx-trace", b"l5d-ctx-deadline", b"l5d-ctx-dtab", b"l5d-dtab", b"l5d-sample", b"l5d-client-id"))
+_READ = frozenset((b"l5d-ctx-deadline", b"l5d-ctx-dtab", b"l5d-dtab", b"l5d-sample", b"l5d-client-id"))
 _MOST_DTABS = 256
 MOST_SHOWN = 1024
 """Characters of a parser's complaint, which may quote a whole dtab, that a header repeats; encoded they are at most three times as many."""
@@ -41,29 +43,38 @@ MOST_SHOWN = 1024
 class ServerContext:
     """Reads the context headers. ``bits`` gives 64 random bits for a new span, ``salt`` spreads sampling over processes."""
 
-    __slots__ = ("_bits", "_dtabs", "_salt", "_start_deadline")
+    __slots__ = ("_bits", "_dtabs", "_is_plain", "_propagator", "_reads", "_salt", "_start_deadline")
 
-    def __init__(self, bits: Callable[[], int], salt: int, start_deadline: Callable[[Exchange], None]) -> None:
+    def __init__(
+        self, bits: Callable[[], int], salt: int, start_deadline: Callable[[Exchange], None], propagator: Propagator = L5D
+    ) -> None:
         """``start_deadline`` is called for a request that comes with one; it may raise."""
-        self._bits, self._salt, self._start_deadline = bits, salt, start_deadline
+        self._bits, self._salt, self._start_deadline, self._propagator = bits, salt, start_deadline, propagator
+        self._reads = _READ | propagator.fields
+        self._is_plain = propagator is L5D
         self._dtabs: dict[bytes, Dtab] = {}
 
     def on_request(self, ex: Exchange) -> Reply | None:
         """Fill ``ex.trace``, ``ex.dtab`` and ``ex.deadline``; a malformed dtab is answered 400 with the parser's words."""
         seen = ex.headers.seen
         span = self._bits() or 1
-        if _READ.isdisjoint(seen):  # as most callers are no proxies
-            ex.root = span
+        if self._reads.isdisjoint(seen):  # as most callers are no proxies
+            if self._is_plain:
+                ex.root = span  # all that filters.destination needs, unless somebody asks for more
+            else:
+                ex.trace = self._first(span)
             return None
         return self._read(ex, seen, span)
 
+    def _first(self, span: int) -> TraceId:
+        """The place of a request with which a trace begins."""
+        return TraceId(span, span, span, 0, self._bits() if self._propagator.has_wide_ids else 0)
+
     def _read(self, ex: Exchange, seen: dict[bytes, bytes], span: int) -> Reply | None:
         seen.pop(b"l5d-client-id", None)  # nobody is to believe it (filters.identity)
-        value = seen.get(b"l5d-ctx-trace")
-        parent = None if value is None else decode_trace(value)
-        ex.trace = trace = TraceId(span, span, span) if parent is None else parent.child(span)
+        ex.trace = trace = self._propagator.read(seen, span) or self._first(span)
         value = seen.get(b"l5d-sample")
-        if value is not None:
+        if value is not None and self._propagator.heeds_sample:
             decide_sampling(trace, value, self._salt)
         value = seen.get(b"l5d-ctx-deadline")
         if value is not None:
@@ -94,6 +105,11 @@ class ServerContext:
         return None
 
 
+def untrusted_fields(propagator: Propagator) -> frozenset[bytes]:
+    """The fields of traces that callers who are not trusted may not send."""
+    return TRACE_FIELDS.union(propagator.fields)
+
+
 def malformed_dtab(header: str, error: DtabSyntaxError) -> Reply:
     """The 400 that tells the caller what is wrong with its dtab."""
     text = f"{header}: {error}"
@@ -102,13 +118,23 @@ def malformed_dtab(header: str, error: DtabSyntaxError) -> Reply:
 
 
 class ClearContext:
-    """Callers of this server are not trusted: no ``l5d-*`` header comes in, none goes out, and errors made here lose their text."""
+    """Callers of this server are not trusted: no ``l5d-*`` header comes in, none goes out, and errors made here lose their text.
 
-    __slots__ = ()
+    Nor are they believed about traces, in whatever form: who may say that everything is to be sampled can fill a trace store.
+    """
+
+    __slots__ = ("_traces",)
+
+    def __init__(self, propagator: Propagator = L5D) -> None:
+        self._traces = untrusted_fields(propagator)
 
     def on_request(self, ex: Exchange) -> None:
-        """Forget what the caller says of itself."""
-        ex.headers.remove_prefixed(b"l5d-")
+        """Forget what the caller says of itself; lines of traces were taken off when the request was read."""
+        headers = ex.headers
+        headers.remove_prefixed(b"l5d-")
+        if not self._traces.isdisjoint(headers.seen):
+            for name in self._traces:
+                headers.seen.pop(name, None)
 
     def on_response(self, ex: Exchange) -> Reply | None:
         """Give nothing about the inside away (spec 7.5)."""

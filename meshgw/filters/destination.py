@@ -1,6 +1,6 @@
 """What a request tells the next hop: where it was routed, its context, and that it passed through here; and Via on the answer.
 
-Source: linkerd-config spec 5.4, 7.1 and 7.3. Everything that depends only on the route is encoded once when the route is built.
+Source: linkerd-config spec 5.4, 7.1, 7.3 and 7.6. Everything that depends only on the route is encoded once when the route is built.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from meshgw.core.exchange import Exchange
+from meshgw.filters.propagation import L5D
+from meshgw.kinds import Propagator
 from meshgw.naming.path import Path
 from meshgw.wire.context import encode_deadline, first_lines
 
@@ -19,16 +21,16 @@ _VIA_LINE, _H2_VIA_LINE = b"Via: " + VIA, b"Via: " + H2_VIA
 class Destination:
     """Writes the request's ``Via``, ``l5d-dst-*`` and context fields for one bound name, and ``Via`` on its answers."""
 
-    __slots__ = ("_bits", "_lines", "_old_lines")
+    __slots__ = ("_bits", "_lines", "_old_lines", "_tell")
 
-    def __init__(self, service: Path, client: Path, residual: Path, bits: Callable[[], int]) -> None:
-        """``bits`` gives 64 random bits for a new span."""
+    def __init__(self, service: Path, client: Path, residual: Path, bits: Callable[[], int], propagator: Propagator = L5D) -> None:
+        """``bits`` gives 64 random bits for a new span, which ``propagator`` tells."""
         lines = [_VIA_LINE, b"l5d-dst-service: " + service.show().encode("ascii"), b"l5d-dst-client: " + client.show().encode("ascii")]
         if residual:
             lines.append(b"l5d-dst-residual: " + residual.show().encode("ascii"))
         self._lines = tuple(lines)
         self._old_lines = {b"1.0": (b"Via: 1.0 linkerd", *lines[1:]), b"2": (b"Via: " + H2_VIA, *lines[1:])}
-        self._bits = bits
+        self._bits, self._tell = bits, propagator.lines
 
     def on_request(self, ex: Exchange) -> None:
         """Append the fields; what an earlier hop wrote was taken off when the request was read."""
@@ -43,8 +45,10 @@ class Destination:
             lines += mine[1:]
         if ex.root:
             lines += first_lines(self._bits(), ex.root)
+        elif ex.recording is not None:
+            lines += ex.recording.lines
         elif ex.trace is not None:
-            lines += ex.trace.lines(self._bits())
+            lines += self._tell(ex.trace, self._bits(), headers.seen)
         if ex.dtab is not None:
             lines.append(b"l5d-ctx-dtab: " + ex.dtab.show().encode("latin-1"))
         if ex.deadline is not None:

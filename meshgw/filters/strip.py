@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import Final
 
 from meshgw.core.exchange import Exchange
+from meshgw.filters.propagation import TRACE_FIELDS
 
-INSIDE: Final = (b"l5d-", b"x-forwarded-", b"dtab-local")
+INSIDE: Final = (b"l5d-", b"x-forwarded-", b"dtab-local", b"x-b3-")
 """Beginnings of names of request fields that do not leave."""
-_NAMES: Final = frozenset((b"forwarded", b"x-real-ip", b"via"))
+_NAMES: Final = TRACE_FIELDS | {b"forwarded", b"x-real-ip", b"via"}
 _OWN_VIA: Final = b"Via: 1.1 linkerd"
 _OWN_H2_VIA: Final = b"Via: h2 linkerd"
 _NOTE: Final = "unstripped"

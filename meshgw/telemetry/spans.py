@@ -38,17 +38,29 @@ class Span:
     failed: bool = False
 
 
+class TracingSwitch:
+    """Whether anything is traced at all (``/admin/tracing``); decisions of callers are passed on either way."""
+
+    __slots__ = ("enabled",)
+
+    def __init__(self, enabled: bool = True) -> None:
+        self.enabled = enabled
+
+
 class Tracer(Protocol):
     """Takes the spans of traced requests."""
 
     @property
     def rate(self) -> float:
-        """The part of the traces, 0 to 1, that it wants of those for which nobody has decided yet."""
+        """The part of the traces, 0 to 1, that it wants of those that nobody has decided to sample; read once."""
         ...
 
     @property
     def decides(self) -> bool:
-        """Whether its wish becomes the trace's sampling decision, for itself and every hop behind; others only look on."""
+        """Whether its wish becomes the trace's sampling decision, for itself and every hop behind; others only look on.
+
+        It gets every trace that is sampled and none that is not. Those that look on get what is sampled, and their own part of the rest.
+        """
         ...
 
     def record(self, spans: tuple[Span, ...]) -> None:

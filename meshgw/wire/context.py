@@ -1,6 +1,7 @@
 """Context that travels with a request in ``l5d-*`` headers: trace ids, deadlines, sampling.
 
-Source: linkerd-config spec 7.1 and 7.2. Undecodable values count as absent; nothing here raises on a caller's input.
+Source: linkerd-config spec 7.1 and 7.2. Other forms of trace contexts are in ``wire.b3`` and ``wire.traceparent``. Undecodable values
+count as absent; nothing here raises on a caller's input.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from binascii import b2a_base64, b2a_hex
 
 _TRACE = struct.Struct(">QQQQ")
 _pack = _TRACE.pack
-_SAMPLING_KNOWN, _SAMPLED = 1 << 1, 1 << 2
+DEBUG, SAMPLING_KNOWN, SAMPLED = 1 << 0, 1 << 1, 1 << 2
+"""Bits of a trace's flags, as Finagle has them. A trace that is debugged is sampled, whatever the others say."""
 _WHOLE = 10_000
+_SCATTER, _HALF = 0x9E3779B97F4A7C15, (1 << 32) - 1
 
 
 class TraceId:
@@ -31,12 +34,29 @@ class TraceId:
     @property
     def is_sampled(self) -> bool | None:
         """The sampling decision carried along; None when nobody decided yet."""
-        return bool(self.flags & _SAMPLED) if self.flags & _SAMPLING_KNOWN else None
+        flags = self.flags
+        if flags & (DEBUG | SAMPLING_KNOWN):
+            return bool(flags & (DEBUG | SAMPLED))
+        return None
+
+    def decide(self, sampled: bool) -> None:
+        """Carry this decision along."""
+        self.flags = (self.flags & ~SAMPLED) | SAMPLING_KNOWN | (SAMPLED if sampled else 0)
 
     def lines(self, span: int) -> tuple[bytes, bytes]:
         """The fields ``l5d-ctx-trace`` and ``l5d-reqid`` that tell a new span below this one."""
-        reqid = b"l5d-reqid: %016x" % self.trace
-        return b"l5d-ctx-trace: " + self.child(span).encode(), reqid
+        data = _pack(span, self.span, self.trace, self.flags)
+        if self.high:
+            data += self.high.to_bytes(8, "big")
+        return b"l5d-ctx-trace: " + b2a_base64(data, newline=False), b"l5d-reqid: %016x" % self.trace
+
+    def is_of(self, other: TraceId) -> bool:
+        """Whether both are positions in one trace."""
+        return self.trace == other.trace and self.high == other.high
+
+    def show_id(self) -> bytes:
+        """The trace's id in hexadecimal: 16 digits, or 32 of a 128-bit one."""
+        return b"%016x%016x" % (self.high, self.trace) if self.high else b"%016x" % self.trace
 
     def encode(self) -> bytes:
         """The value of ``l5d-ctx-trace``."""
@@ -72,8 +92,17 @@ def decide_sampling(trace: TraceId, rate: bytes, salt: int) -> None:
         return
     if math.isnan(fraction):
         return
-    chosen = ((trace.trace ^ salt) % _WHOLE) < min(1.0, max(0.0, fraction)) * _WHOLE
-    trace.flags = (trace.flags & ~_SAMPLED) | _SAMPLING_KNOWN | (_SAMPLED if chosen else 0)
+    trace.decide(((trace.trace ^ salt) % _WHOLE) < min(1.0, max(0.0, fraction)) * _WHOLE)
+
+
+def scatter(trace: TraceId, salt: int) -> int:
+    """A number below 2**32 that is the same for all spans of a trace, and spread evenly over traces whatever their ids are made of."""
+    return ((trace.trace ^ salt) * _SCATTER >> 32) & _HALF
+
+
+def threshold(rate: float) -> int:
+    """What :func:`scatter` stays below for the part ``rate``, 0 to 1, of all traces."""
+    return round(rate * (_HALF + 1))
 
 
 def decode_deadline(value: bytes) -> tuple[int, int] | None:

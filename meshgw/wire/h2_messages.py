@@ -299,5 +299,10 @@ class FieldWriter:
 
 
 _PLAIN, _FLEETING, _SECRET, _DROPPED = range(4)
-_NEVER_TWICE: Final = frozenset((b"l5d-ctx-trace", b"l5d-ctx-deadline", b"l5d-reqid", b"grpc-timeout", b"traceparent", b"x-request-id"))
+_NEVER_TWICE: Final = frozenset(
+    (
+        *(b"l5d-ctx-trace", b"l5d-ctx-deadline", b"l5d-reqid", b"grpc-timeout", b"x-request-id"),
+        *(b"traceparent", b"tracestate", b"b3", b"x-b3-traceid", b"x-b3-spanid", b"x-b3-parentspanid"),
+    )
+)
 """Fields whose values are new each time, which need not be looked for among those that came before."""

@@ -37,6 +37,8 @@ HOP_BY_HOP = frozenset(
 SECRET_WORDS = (b"auth", b"cookie", b"token", b"secret", b"key", b"password", b"credential", b"session")
 """Lines of fields with these in their name are not remembered, so that credentials do not outlive their request in memory."""
 
+_TRACES = frozenset((b"traceparent", b"tracestate", b"b3"))
+
 KEPT_AT_HAND = frozenset((b"host", b"content-length", b"via"))
 
 
@@ -119,7 +121,7 @@ class _Name:
         self.lower, self.is_dropped, self.is_noted = lower, drop, noted
         # credentials must not outlive their request, and traces and ids never come twice
         secret = any(word in lower for word in SECRET_WORDS)
-        self.is_remembered = not (secret or lower.startswith(b"l5d-ctx-") or lower.endswith(b"-id"))
+        self.is_remembered = not (secret or lower.startswith((b"l5d-ctx-", b"x-b3-")) or lower.endswith(b"-id") or lower in _TRACES)
 
 
 class Headers:

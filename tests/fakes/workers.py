@@ -53,7 +53,14 @@ class FakeWorker:
         self.child_fds = dict(child_fds)
         self.pid = 1000 + len(reactor.workers)
         self.asked: list[tuple[str, Any]] = []
-        self.answers: dict[str, Any] = {"begin": self.pid, "stop": None, "retire": None, "preset_level": None, **reactor.answers}
+        self.answers: dict[str, Any] = {
+            "begin": self.pid,
+            "stop": None,
+            "retire": None,
+            "preset_level": None,
+            "set_tracing": None,
+            **reactor.answers,
+        }
         self.channel = Channel("the master", self._answer, reactor)
         self.wire: Wire | None = None
         self.is_gone = False

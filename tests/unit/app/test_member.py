@@ -15,6 +15,7 @@ from meshgw.app.job import Job
 from meshgw.app.member import END_MARGIN, FASTEST, FIRST_FD, LONGEST_LINE, SLOWEST, START_SECONDS, STEADY_SECONDS, Member
 from meshgw.errors import MeshError
 from meshgw.telemetry.metrics import Metrics, Snapshot
+from meshgw.telemetry.spans import TracingSwitch
 from meshgw.telemetry.transfer import to_plain
 
 
@@ -25,6 +26,7 @@ class Place:
         self.reactor = WorkerReactor(**answers)
         self.lines: list[str] = []
         self.levels = {"root": "INFO"}
+        self.tracing = TracingSwitch()
         self.restarts = Metrics().counter("restarts")
         self.vacated: list[Member] = []
         self.sockets = [socket.socket() for _ in range(3)]
@@ -43,6 +45,7 @@ class Place:
             job,
             settings(self.reactor, self.lines),
             levels=lambda: self.levels,
+            tracing=self.tracing,
             restarts=self.restarts,
             vacated=self.vacated.append,
         )
@@ -284,6 +287,16 @@ def test_a_level_that_changes_while_a_worker_starts_reaches_it(place: Place) -> 
     begin.callback(7)
     place.reactor.settle()
     assert place.last.asked[1:] == [("preset_level", ["meshgw.bind", "DEBUG"])]
+
+
+def test_tracing_that_is_turned_off_while_a_worker_starts_is_off_there_too(place: Place) -> None:
+    begin = place.reactor.answers["begin"] = Deferred()
+    place.start()
+    assert place.last.asked[0][1]["tracing"] is True
+    place.tracing.enabled = False
+    begin.callback(7)
+    place.reactor.settle()
+    assert place.last.asked[1:] == [("set_tracing", False)]
 
 
 def test_output_is_passed_on_in_whole_lines_each_stream_by_itself(place: Place) -> None:

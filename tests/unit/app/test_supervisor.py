@@ -329,6 +329,17 @@ def test_a_level_reaches_all_workers_and_those_that_start_later(master: Master) 
     assert master.reactor.workers[-1].asked[0][1]["levels"]["meshgw.bind.dns"] == "DEBUG"
 
 
+def test_tracing_is_turned_off_in_all_workers_and_those_that_start_later(master: Master) -> None:
+    master.begin(accepted(), is_first=True)
+    one, two = master.reactor.workers
+    master.value(master.supervisor.set_tracing(False))
+    assert [worker.asked[-1] for worker in (one, two)] == [("set_tracing", False)] * 2
+    assert master.value(master.supervisor.tracing()) is False
+    two.end(1)
+    master.reactor.pass_time(SLOWEST)
+    assert master.reactor.workers[-1].asked[0][1]["tracing"] is False
+
+
 def test_levels_set_while_a_single_process_served_reach_its_successors(master: Master) -> None:
     master.levels.set("root", "WARNING")
     master.begin(accepted(), is_first=False)
@@ -363,17 +374,6 @@ def test_a_client_of_several_workers_is_shown_once_with_every_endpoints_state(ma
     assert set(found) == {"/#/web", "/#/other"}
 
 
-def test_what_describes_itself_in_any_worker_is_listed(master: Master) -> None:
-    master.begin(accepted(), is_first=True)
-    one, two = master.reactor.workers
-    one.answers["described"], two.answers["described"] = ["/namer_state/a.json"], Relayed(code=500, text="broken")
-    assert master.value(master.supervisor.described()) == ["/namer_state/a.json"]
-
-
-def test_each_worker_that_has_it_describes_what_it_watches(master: Master) -> None:
-    master.begin(accepted(workers=3), is_first=True)
-    one, two, three = master.reactor.workers
-    one.answers["description"] = {"/web": {"state": {}}}
 def test_every_worker_of_the_configuration_is_diagnosed(master: Master) -> None:
     assert (master.supervisor.groups(), master.value(master.supervisor.diagnose("ready"))) == ([], {})
     master.begin(accepted(), is_first=True)
@@ -385,6 +385,17 @@ def test_every_worker_of_the_configuration_is_diagnosed(master: Master) -> None:
     assert master.supervisor.groups() == [(one.name, two.name)]
 
 
+def test_what_describes_itself_in_any_worker_is_listed(master: Master) -> None:
+    master.begin(accepted(), is_first=True)
+    one, two = master.reactor.workers
+    one.answers["described"], two.answers["described"] = ["/namer_state/a.json"], Relayed(code=500, text="broken")
+    assert master.value(master.supervisor.described()) == ["/namer_state/a.json"]
+
+
+def test_each_worker_that_has_it_describes_what_it_watches(master: Master) -> None:
+    master.begin(accepted(workers=3), is_first=True)
+    one, two, three = master.reactor.workers
+    one.answers["description"] = {"/web": {"state": {}}}
     two.answers["description"] = Relayed(code=404, text="nothing")
     three.answers["description"] = Relayed(code=500, text="broken")
     assert master.value(master.supervisor.description("/namer_state/a.json")) == {

@@ -108,7 +108,7 @@ def test_option_of_h2_is_refused_on_other_routers_with_what_to_do(shown: Shown) 
     assert window.endswith("; it is for clients in routers of protocol h2; here those with `protocol: h2` have the defaults")
 
 
-@pytest.mark.parametrize("name", ["tracePropagator: {kind: io.l5d.zipkin}", "requestAuthorizers: []", "client: {forwardClientCert: true}"])
+@pytest.mark.parametrize("name", ["requestAuthorizers: []", "client: {forwardClientCert: true}"])
 def test_what_is_not_supported_yet_is_told_as_such(name: str, shown: Shown) -> None:
     (told,) = shown(file(name))
     assert "not supported yet: " in told
