@@ -61,6 +61,7 @@ class Watched:
         self.page, self.origin = page, origin
         self.problems: list[str] = []
         self._expected: set[str] = set()
+        self.is_offline = False
         page.on("console", self._said)
         page.on("pageerror", lambda error: self.problems.append(f"page error: {error}"))
         page.on("request", self._asked)
@@ -73,7 +74,7 @@ class Watched:
         if message.type not in ("error", "warning"):
             return
         where = urlsplit(message.location.get("url", "")).path
-        if where in self._expected and message.text.startswith("Failed to load resource"):
+        if message.text.startswith("Failed to load resource") and (where in self._expected or self.is_offline):
             return
         self.problems.append(f"console {message.type}: {message.text} ({where})")
 

@@ -92,6 +92,16 @@ class Pages:
         self.watched.append(browsers.Watched(page, self._url))
         return page
 
+    def at(self, url: str) -> Pages:
+        """The same for another gateway."""
+        other = Pages(self._browser, url, self._leave)
+        other.watched = self.watched
+        return other
+
+    def expect_unreachable(self) -> None:
+        """That nothing answers is part of the test, for the page opened last."""
+        self.watched[-1].is_offline = True
+
     def expect_refusals(self, *paths: str) -> None:
         """Error statuses from these paths are part of the test, for the page opened last."""
         self.watched[-1].expect_refusals(*paths)
