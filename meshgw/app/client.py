@@ -55,9 +55,9 @@ class BoundClient:
         self.waiting_for = ""
         self.authority: bytes | None = None
         self.waiters: list[Exchange] = []
+        self._clock, self._changed_at = clock, clock()
         self._observation: Observation | None = None
         self._addr: Live[Addr] | None = None
-        self._clock, self._changed_at = clock, clock()
         self._gauges()
 
     def may_requeue(self, so_far: int) -> bool:
@@ -124,9 +124,9 @@ class BoundClient:
             "state": text,
             "addresses": [node.address.show() for node in nodes],
             "endpoints": [node.endpoint.state() for node in nodes],
+            "secondsSinceChange": round(self._clock() - self._changed_at, 3),
         }
         if self.stale is not None:
-            "secondsSinceChange": round(self._clock() - self._changed_at, 3),
             state["stale"] = str(self.stale)
         if self.is_pending and self.waiting_for:
             state["waitingFor"] = self.waiting_for

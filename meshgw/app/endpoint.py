@@ -98,16 +98,16 @@ class Endpoint:
 
     def retire(self) -> None:
         """The address is gone: finish what is under way."""
-        self._stop()
         self._changed_at = self._clock()
+        self._stop()
         self.pool.retire()
         if self._tunnels is not None:
             self._tunnels.retire()
 
     def revive(self) -> None:
         """The address is back."""
-        self.pool.revive()
         self._changed_at = self._clock()
+        self.pool.revive()
         if self._tunnels is not None:
             self._tunnels.revive()
 
@@ -117,13 +117,13 @@ class Endpoint:
             self.breaker.rediscovered()
 
     def _breaker_changed(self, available: bool) -> None:
-        if self.node is not None:
         self._changed_at = self._clock()
+        if self.node is not None:
             self.node.mark(ACCRUAL, not available)
 
     def _fail_fast_changed(self, available: bool) -> None:
-        if available:
         self._changed_at = self._clock()
+        if available:
             self._stats.marked_available()
         else:
             self._stats.marked_dead()
@@ -226,6 +226,7 @@ class Endpoint:
             state["tunnels"] = self._tunnels.open - self._tunnels.cached
         if self.breaker is not None:
             state["failureAccrual"] = self.breaker.state()
+        state["secondsSinceChange"] = round(self._clock() - self._changed_at, 3)
         return state
 
     def summary(self) -> str:
@@ -237,4 +238,3 @@ class Endpoint:
         if self.breaker is not None and "secondsUntilProbe" in (known := self.breaker.state()):
             text += f", next probe in {known['secondsUntilProbe']:.1f} s"
         return f"{self.pool.name} ({text})"
-        state["secondsSinceChange"] = round(self._clock() - self._changed_at, 3)
