@@ -195,6 +195,14 @@ class GatewayView(Protocol):
         """Set the level of a logger everywhere; an unknown logger or level changes nothing (spec 2.4)."""
         ...
 
+    async def tracing(self) -> bool:
+        """Whether requests are traced."""
+        ...
+
+    async def set_tracing(self, enabled: bool) -> None:
+        """Trace requests from now on, or no more, in all processes."""
+        ...
+
     async def delegate(self, namespace: str | None, dtab: Dtab, path: Path) -> Mapping[str, Any]:
         """The delegation of ``path`` by ``dtab``, ready for ``json.dumps``; ``namespace`` is a router's label.
 
@@ -295,6 +303,24 @@ class LoggingView:
                 return Answer("the parameters logger and level are required", status=400)
             await self._view.set_level(logger, level)
         return json_answer([{"logger": name, "level": level} for name, level in await self._view.loggers()])
+
+
+class TracingView:
+    """``/admin/tracing``. Linkerd changes it by GET; here that is a POST, which no link and no image of a page can make."""
+
+    def __init__(self, view: GatewayView) -> None:
+        self._view = view
+
+    async def __call__(self, query: Query) -> Answer:
+        """Tell whether requests are traced; ``enable=true`` or ``disable=true`` of a POST changes that first."""
+        wanted = [value for name, value in (("enable", True), ("disable", False)) if query.flag(name)]
+        if query.method != "POST" and wanted:
+            return Answer("tracing is changed by POST, not by GET\n", status=405, headers=(("Allow", "POST"),))
+        if query.method == "POST":
+            if len(wanted) != 1:
+                return Answer("either enable=true or disable=true is expected\n", status=400)
+            await self._view.set_tracing(wanted[0])
+        return Answer(f"tracing is {'enabled' if await self._view.tracing() else 'disabled'}\n")
 
 
 class ReloadView:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 _UI = re.compile(
     r"/|/files/.*|/admin/files/.*|/config\.json|/metrics\.json|/admin/metrics\.json|/admin/metrics|/delegator|/delegator\.json|/logging|/help"
 )
-_CONTROL = re.compile(r"/admin/shutdown|/admin/reload|/logging\.json")
+_CONTROL = re.compile(r"/admin/shutdown|/admin/reload|/admin/tracing|/logging\.json")
 
 
 class AdminSecurity:

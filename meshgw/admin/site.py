@@ -305,6 +305,7 @@ def _routes(view: GatewayView, reactor: IReactorTime) -> dict[str, Route]:
         "/access.json": Route(AccessView(view)),
         "/requests.json": Route(RequestsView(view)),
         "/delegator.json": Route(api.DelegatorView(view), both),
+        "/admin/tracing": Route(api.TracingView(view), both, ("POST",)),
         "/logging.json": Route(api.LoggingView(view), both, ("POST",)),
         **_diagnostics(view),
     }

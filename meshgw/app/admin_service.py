@@ -180,6 +180,14 @@ class View:
         """Set the level of a logger."""
         await self._host.plane.set_level(logger, level)
 
+    async def tracing(self) -> bool:
+        """Whether requests are traced."""
+        return await self._host.plane.tracing()
+
+    async def set_tracing(self, enabled: bool) -> None:
+        """Trace requests from now on, or no more."""
+        await self._host.plane.set_tracing(enabled)
+
     async def delegate(self, namespace: str | None, dtab: Dtab, path: Path) -> Mapping[str, Any]:
         """How ``path`` resolves."""
         return await self._host.plane.delegate(namespace, dtab, path)

@@ -76,7 +76,7 @@ class AdminSecurity:
     """Which admin pages are served. A path in the blacklist is refused; else its category or the whitelist must allow it."""
 
     ui_enabled: bool = option(default=True, doc="Serve the pages for people.")
-    control_enabled: bool = option(default=True, doc="Serve what changes the process: shutdown and log levels.")
+    control_enabled: bool = option(default=True, doc="Serve what changes the process: shutdown, reload, log levels and tracing.")
     diagnostics_enabled: bool = option(default=True, doc="Serve every other path.")
     path_whitelist: tuple[re.Pattern[str], ...] = option(default=(), doc="Regular expressions over the whole request path, to be served.")
     path_blacklist: tuple[re.Pattern[str], ...] = option(default=(), doc="Regular expressions over the whole request path, to be refused.")
@@ -89,7 +89,7 @@ class AdminAuthentication:
     A token has at least 16 characters and is sent as `Authorization: Bearer TOKEN`; in browsers it is the password of any user.
     """
 
-    operator_token_file: str = option(doc="File with the token that is needed to change something: shutdown, reload, log levels.")
+    operator_token_file: str = option(doc="File with the token that is needed to change something: shutdown, reload, log levels, tracing.")
     reader_token_file: str | None = option(
         default=None,
         doc="File with the token that is needed to read anything but `/admin/ping`; the operator's will do as well.",

@@ -174,5 +174,27 @@ def test_lint_is_read_by_people_and_programs() -> None:
     assert one.get("/admin/lint.json").json["lint_results"]["metadata"]["num_issues"] == 3
 
 
+def test_tracing_is_shown_and_changed_by_post_only() -> None:
+    one = browser()
+    assert one.get("/admin/tracing").text == "tracing is enabled\n"
+    refused = one.get("/admin/tracing?disable=true")
+    assert (refused.status, refused.headers["allow"], one.gateway.is_traced) == (405, "POST", True)
+    assert one.post("/admin/tracing?disable=true").text == "tracing is disabled\n"
+    assert one.post("/admin/tracing", b"enable=true", Content_Type="application/x-www-form-urlencoded").text == "tracing is enabled\n"
+    for query in ("", "?enable=true&disable=true", "?enable=false"):
+        assert one.post(f"/admin/tracing{query}").status == 400
+
+
+def test_whatever_changes_something_is_refused_to_pages_of_other_origins() -> None:
+    one = browser()
+    resource: Any = one.site.resource
+    changing = {path for path, route in resource._routes.items() if route.changes}
+    assert changing >= {"/admin/shutdown", "/admin/reload", "/admin/tracing", "/logging.json"}
+    foreign = ({"Origin": "http://evil.example"}, {"Sec_Fetch_Site": "cross-site"}, {"Origin": "null"})
+    assert {one.post(f"{path}?enable=true", **headers).status for path in changing for headers in foreign} == {403}
+    # one that takes POST without changing anything only asks a question with a body
+    assert {path for path, route in resource._routes.items() if "POST" in route.methods} - changing == {"/delegator.json"}
+
+
 def test_nothing_is_reported_about_use() -> None:
     assert browser().get("/admin/metrics/usage").json["sent"] is False

@@ -78,8 +78,15 @@ class Gateway:
         self.processes: list[list[str]] = [["main"]]
         self.answers: dict[str, Mapping[str, Any]] = {"ready": {"main": {"pending": [], "waiting": []}}, "problems": {"main": []}}
         self.diagnosed: list[tuple[str, Any, float]] = []
+        self.is_traced = True
         self.announced: dict[str, Any] = {}
         self.requests: list[Mapping[str, Any]] | None = None
+
+    async def tracing(self) -> bool:
+        return self.is_traced
+
+    async def set_tracing(self, enabled: bool) -> None:
+        self.is_traced = enabled
 
     def groups(self) -> Sequence[Sequence[str]]:
         return self.processes
