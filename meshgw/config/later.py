@@ -22,7 +22,6 @@ LATER_KINDS: Final[Mapping[str, Mapping[str, str]]] = {
         "io.l5d.consul.interpreter": "interpreter with a dtab in Consul",
     },
     "telemeters": {
-        "io.l5d.statsd": "metrics to StatsD",
     },
 }
 

@@ -1,0 +1,175 @@
+"""``io.l5d.statsd``: metrics as datagrams to a StatsD server.
+
+Source: linkerd-config spec 9.3. Linkerd sends a datagram for each event, which costs every request a system call and loses most events by
+sampling. Here counters are told exactly, as what was added each second, and values of histograms are drawn from each finished interval and
+sent evenly over the next. Each process of a gateway tells its own; StatsD adds counters and timings up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import MessageLengthError
+from twisted.internet.protocol import DatagramProtocol
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from meshgw.config.document import at_least, between, option
+from meshgw.config.values import Port
+from meshgw.core.address import Addr, Address, Replicas
+from meshgw.core.live import Observation, Ok, State
+from meshgw.core.slices import Slices, Work
+from meshgw.kinds import Kind, Runtime
+from meshgw.telemetry.histogram import Window
+from meshgw.telemetry.metrics import Snapshot
+from meshgw.telemetry.statsd_lines import StatsdLines, packets
+
+TICK_SECONDS = 1.0
+SPREAD_TICKS = 50
+"""Over how many ticks the samples of an interval of 60 s are sent; what is left after that goes with the last."""
+_log = Logger()
+
+
+class Statsd(Service):
+    """Tells a StatsD server what changes."""
+
+    def __init__(self, config: StatsdConfig, runtime: Runtime) -> None:
+        self._config, self._reactor, self._metrics = config, runtime.reactor, runtime.metrics
+        self._resolve, self._slices = runtime.resolve, Slices(runtime.reactor)
+        self._lines = StatsdLines(config.prefix, config.sample_rate, runtime.random)
+        scope = runtime.metrics.scope("telemetry", KIND.id)
+        self._sent, self._dropped = scope.counter("sent"), scope.counter("dropped")
+        self._sizes = scope.histogram("packet_bytes")
+        self._interval: Window | None = None
+        """That of our own histogram: when it is another one, all histograms have finished an interval."""
+        self._samples_per_tick = 0
+        self._gauges_due = 0.0
+        self._address: Address | None = None
+        self._observation: Observation | None = None
+        self._port: Any = None
+        self._telling: Deferred[None] | None = None
+        self._loop = LoopingCall(self._tick)
+        self._loop.clock = runtime.reactor
+
+    # --- life cycle
+
+    def startService(self) -> None:
+        """Look for the server, and tell it more every second from when it is found."""
+        super().startService()  # type: ignore[no-untyped-call]
+        _log.warn(
+            "the telemeter {kind} is deprecated, as it is in Linkerd: prefer io.l5d.prometheus; sending to {host}:{port}",
+            kind=KIND.id,
+            host=self._config.hostname,
+            port=self._config.port,
+        )
+        self._observation = self._resolve(self._config.hostname, self._config.port).observe(self._resolved)
+        self._gauges_due = self._reactor.seconds() + self._config.gauge_interval_ms / 1000
+        self._loop.start(min(TICK_SECONDS, self._config.gauge_interval_ms / 1000), now=False)
+
+    def stopService(self) -> None:
+        """Send no more."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        if self._loop.running:
+            self._loop.stop()
+        if self._telling is not None:
+            self._telling.cancel()
+        if self._observation is not None:
+            self._observation.close()
+        self._close()
+
+    def _resolved(self, state: State[Addr]) -> None:
+        """The server's address is known or another one; while there is none, what is counted waits."""
+        found = state.value if isinstance(state, Ok) else None
+        addresses = found.addresses if isinstance(found, Replicas) else ()
+        if self._address is not None and self._address in addresses:
+            return
+        self._close()
+        self._address = addresses[0] if addresses else None
+        if self._address is not None:
+            interface = "::" if ":" in self._address.host else ""
+            self._port = self._reactor.listenUDP(0, DatagramProtocol(), interface=interface)
+
+    def _close(self) -> None:
+        if self._port is not None:
+            self._port.stopListening()
+            self._port = self._address = None
+
+    # --- telling
+
+    def _tick(self) -> Deferred[None]:
+        telling = self._telling = Deferred.fromCoroutine(self._tell())
+        return telling.addErrback(self._not_told)
+
+    def _not_told(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):  # type: ignore[no-untyped-call]
+            _log.failure("defect in telling StatsD; it goes on with the next second", failure=failure)
+
+    async def _tell(self) -> None:
+        if self._address is None:
+            return
+        snapshot = await self._slices.run(self._metrics.reading())
+        await self._slices.run(self._send_all(snapshot))
+
+    def _send_all(self, snapshot: Snapshot) -> Work[None]:
+        if self._sizes.window is not self._interval:
+            self._interval = self._sizes.window
+            yield from self._lines.take_interval(snapshot.histograms)
+            self._samples_per_tick = -(-self._lines.samples_left // SPREAD_TICKS)
+        for packet, count in packets(self._due(snapshot)):
+            self._send(packet, count)
+            yield
+
+    def _due(self, snapshot: Snapshot) -> Iterator[str]:
+        yield from self._lines.counters(snapshot.counters)
+        if self._reactor.seconds() >= self._gauges_due:
+            self._gauges_due = self._reactor.seconds() + self._config.gauge_interval_ms / 1000
+            yield from self._lines.gauges(snapshot.gauges)
+        yield from self._lines.timings(self._samples_per_tick)
+
+    def _send(self, packet: bytes, count: int) -> None:
+        """A packet that cannot be sent at once is lost, as any datagram may be; nobody waits for it."""
+        address = self._address
+        try:
+            if address is None or not packet:
+                self._dropped.incr(count)
+                return
+            self._port.write(packet, (address.host, address.port))
+        except (OSError, MessageLengthError):
+            self._dropped.incr(count)
+        else:
+            self._sent.incr(count)
+            self._sizes.add(len(packet))
+
+
+def _prefix(value: str) -> str | None:
+    return "must have no whitespace and none of : | @" if any(letter in ":|@" or letter.isspace() for letter in value) else None
+
+
+@attrs.frozen(kw_only=True)
+class StatsdConfig:
+    """Sends metrics to a StatsD server. Deprecated, as in Linkerd: prefer `io.l5d.prometheus`."""
+
+    prefix: str = option(default="linkerd", doc="First part of every name (Linkerd's default).", check=_prefix)
+    hostname: str = option(default="127.0.0.1", doc="Name or address of the server.")
+    port: Port = option(default=Port(8125), doc="Its UDP port.")
+    gauge_interval_ms: int = option(
+        default=10_000, doc="Milliseconds between values of a gauge; counters are told each second.", check=at_least(100)
+    )
+    sample_rate: float = option(
+        default=0.01,
+        doc="Part of the values of histograms that is sent, 0 to 1; less where there are more than 10,000 a minute. Counters are exact.",
+        check=between(0, 1),
+    )
+
+
+def build_statsd(config: StatsdConfig, runtime: Runtime) -> Statsd:
+    """Make the telemeter."""
+    return Statsd(config, runtime)
+
+
+KIND = Kind(id="io.l5d.statsd", config=StatsdConfig, build=build_statsd, experimental=True)
