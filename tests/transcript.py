@@ -321,7 +321,7 @@ def idle(mesh: Mesh) -> bool:
 
 def gauge(mesh: Mesh, name: str) -> float:
     """The sum of a gauge over all clients."""
-    return sum(value for names, value in mesh.snapshot().gauges.items() if names[2] == "client" and "/".join(names[4:]) == name)
+    return sum(value for names, value in mesh.snapshot().gauges.items() if names[2:3] == ("client",) and "/".join(names[4:]) == name)
 
 
 def _indented(text: str, by: int) -> str:

@@ -37,13 +37,15 @@ class BoundClient:
         metrics: Metrics,
         clock: Callable[[], float],
         resume: Callable[[list[Exchange]], None],
+        fail_fast: bool = False,
     ) -> None:
         self.id, self.metrics = id, metrics
         self.on_authority: Callable[[BoundClient], None] | None = None
         """Told when ``authority`` has changed, before those who wait are resumed."""
         self.label = id.show()
         self._resume = resume
-        self.stats = ClientMetrics(metrics, clock)
+        self._fail_fast = fail_fast
+        self.stats = ClientMetrics(metrics, clock, fail_fast=fail_fast)
         self.outcomes = metrics.outcomes()
         self.nodes: Nodes[Endpoint] = Nodes(lambda address: make_endpoint(address, self.stats), probation=picker.probation)
         self._picker, self.budget = picker, requeue_budget
@@ -150,43 +152,59 @@ class BoundClient:
             return lambda: float(sum(figure(node) for node in nodes.all()))
 
         balancer = metrics.scope("loadbalancer")
-        balancer.gauge("size", function=lambda: float(len(nodes)))
-        balancer.gauge("available", function=total(lambda node: node.is_available))
-        balancer.gauge("busy", function=total(lambda node: not node.is_available))
-        balancer.gauge("closed", function=lambda: 0.0)
+        # several processes see the same endpoints, so that their numbers do not add up
+        balancer.gauge("size", function=lambda: float(len(nodes)), most=True)
+        balancer.gauge("available", function=total(lambda node: node.is_available), most=True)
+        balancer.gauge("busy", function=total(lambda node: not node.is_available), most=True)
+        balancer.gauge("closed", function=lambda: float(len(nodes.leaving())), most=True)
         balancer.gauge("load", function=total(lambda node: node.load))
-        balancer.gauge("meanweight", function=lambda: sum(node.address.weight for node in nodes.all()) / (len(nodes) or 1))
-        balancer.gauge(self._picker.algorithm, function=lambda: 1.0)
+        balancer.gauge("meanweight", function=lambda: sum(node.address.weight for node in nodes.all()) / (len(nodes) or 1), most=True)
+        balancer.gauge(self._picker.algorithm, function=lambda: 1.0, most=True)
         balancer.follow("adds", function=lambda: nodes.adds)
         balancer.follow("removes", function=lambda: nodes.removes)
         balancer.follow("updates", function=lambda: nodes.updates)
+        balancer.follow("rebuilds", function=lambda: nodes.rebuilds)
         balancer.follow("max_effort_exhausted", function=lambda: self._picker.exhausted)
         metrics.scope("retries").gauge("budget", function=lambda: float(self.budget.balance))
-        metrics.gauge("available", function=total(lambda node: node.is_available))
+        metrics.gauge("available", function=total(lambda node: node.is_available), most=True)
         metrics.gauge("pool_size", function=total(lambda node: node.endpoint.pool.size))
         metrics.gauge("pool_cached", function=total(lambda node: node.endpoint.pool.cached))
         metrics.gauge("pool_waiters", function=total(lambda node: node.endpoint.pool.waiting))
+        if self._fail_fast:
+            avoided = metrics.scope("failfast")
+            avoided.gauge("unhealthy_num_tries", function=total(lambda node: node.endpoint.tries))
+            avoided.gauge("unhealthy_for_ms", function=total(lambda node: node.endpoint.unhealthy_for * 1000))
 
 
 class ClientMetrics:
     """What all endpoints of one client count (``app.endpoint.EndpointStats``)."""
 
-    def __init__(self, metrics: Metrics, clock: Callable[[], float]) -> None:
+    def __init__(self, metrics: Metrics, clock: Callable[[], float], *, fail_fast: bool) -> None:
+        """``metrics`` is the client's scope; ``fail_fast`` tells whether there is such a thing."""
         self._traffic = Traffic(metrics, clock)
         self._connect_ms = metrics.histogram("connect_latency_ms")
         self._failed_ms = metrics.histogram("failed_connect_latency_ms")
-        self._failed = metrics.counter("service_creation", "failures")
+        self._cancelled = metrics.counter("cancelled_connects")
+        creation = metrics.scope("service_creation")
+        self._failed = creation.counter("failures")
+        self._failures = creation.scope("failures")
+        self.acquisition = creation.histogram("service_acquisition_latency_ms")
+        """How long requests wait for their connection; the zeros of those that do not are added by :class:`AttemptStats`."""
+        self.dtab_sizes = metrics.histogram("dtab", "size")
         self._waited = metrics.counter("pool_num_waited")
         self._refused = metrics.counter("pool_num_too_many_waiters")
         self._missed = metrics.counter("service_creation", "overtaken")
         retries = metrics.scope("retries")
         self._requeues, self._exhausted = retries.counter("requeues"), retries.counter("budget_exhausted")
-        self._limited = retries.counter("request_limit")
+        self._limited, self._not_open = retries.counter("request_limit"), retries.counter("not_open")
+        self._not_replayable = retries.counter("cannot_retry")
         self.requeues_per_request = retries.histogram("requeues_per_request")
         accrual = metrics.scope("failure_accrual")
         self._removals, self._revivals = accrual.counter("removals"), accrual.counter("revivals")
         self._probes, self._removed_for = accrual.counter("probes"), accrual.counter("removed_for_ms")
-        self._metrics = metrics
+        if fail_fast:
+            avoided = metrics.scope("failfast")
+            self._marked_dead, self._marked_available = avoided.counter("marked_dead"), avoided.counter("marked_available")
 
     def connected(self, seconds: float, connection: Stream) -> None:
         """See :class:`meshgw.client.pool.PoolStats`."""
@@ -195,8 +213,21 @@ class ClientMetrics:
 
     def connect_failed(self, seconds: float, reason: str | MeshError) -> None:
         """See :class:`meshgw.client.pool.PoolStats`."""
-        self._failed.incr()
+        self._fail("ConnectFailed" if isinstance(reason, str) else type(reason).__name__)
         self._failed_ms.add(seconds * 1000)
+
+    def _fail(self, exception_name: str) -> None:
+        """A connection was not to be had."""
+        self._failed.incr()
+        self._failures.counter(exception_name).incr()
+
+    def connect_cancelled(self) -> None:
+        """See :class:`meshgw.client.pool.PoolStats`."""
+        self._cancelled.incr()
+
+    def acquired(self, seconds: float) -> None:
+        """A request that had to wait got its connection."""
+        self.acquisition.add_for_zero(seconds * 1000)
 
     def disconnected(self, connection: Stream, requests: int) -> None:
         """See :class:`meshgw.client.pool.PoolStats`."""
@@ -209,6 +240,7 @@ class ClientMetrics:
     def refused(self) -> None:
         """See :class:`meshgw.client.pool.PoolStats`."""
         self._refused.incr()
+        self._fail("TooManyWaiters")
 
     def missed(self) -> None:
         """See :class:`meshgw.client.pool.PoolStats`."""
@@ -221,6 +253,14 @@ class ClientMetrics:
     def limited(self) -> None:
         """A request has used up its share of the requeue budget."""
         self._limited.incr()
+
+    def not_open(self) -> None:
+        """No connection could be had, and there is no endpoint left to try."""
+        self._not_open.incr()
+
+    def not_replayable(self) -> None:
+        """What was sent and not handled cannot be sent again, since its body is gone."""
+        self._not_replayable.incr()
 
     def exhausted(self) -> None:
         """The requeue budget is used up."""
@@ -244,8 +284,8 @@ class ClientMetrics:
 
     def marked_dead(self) -> None:
         """See :class:`meshgw.app.endpoint.EndpointStats`."""
-        self._metrics.counter("failfast", "marked_dead").incr()
+        self._marked_dead.incr()
 
     def marked_available(self) -> None:
         """See :class:`meshgw.app.endpoint.EndpointStats`."""
-        self._metrics.counter("failfast", "marked_available").incr()
+        self._marked_available.incr()

@@ -79,6 +79,7 @@ class Endpoint:
         self.acquire = self.pool.acquire if make_tunnels is None else self._acquire
         if fail_fast:
             self._fail_fast = FailFast(after=wheel.after, reconnect=self.pool.connect, on_change=self._fail_fast_changed)
+            self._unhealthy_since = 0.0
 
     def _enter_race(self, pool: AnyPool, *, tunnel: bool) -> None:
         if self._race is not None and isinstance(pool, Pool | H2Pool):
@@ -127,6 +128,7 @@ class Endpoint:
             self._stats.marked_available()
         else:
             self._stats.marked_dead()
+            self._unhealthy_since = self._clock()
         if self.node is not None:
             self.node.mark(FAIL_FAST, not available)
 
@@ -177,6 +179,10 @@ class Endpoint:
         if self._fail_fast is not None:
             self._fail_fast.connect_failed()
 
+    def connect_cancelled(self) -> None:
+        """See :class:`meshgw.client.pool.PoolStats`."""
+        self._stats.connect_cancelled()
+
     def disconnected(self, connection: Stream, requests: int) -> None:
         """See :class:`meshgw.client.pool.PoolStats`."""
         self._stats.disconnected(connection, requests)
@@ -203,6 +209,18 @@ class Endpoint:
             self.breaker.stop()
         if self._fail_fast is not None:
             self._fail_fast.stop()
+
+    @property
+    def tries(self) -> int:
+        """How often fail-fast has tried in vain to connect since the endpoint could not be connected to."""
+        return 0 if self._fail_fast is None else self._fail_fast.tries
+
+    @property
+    def unhealthy_for(self) -> float:
+        """Seconds since then."""
+        if self._fail_fast is None or self._fail_fast.is_available:
+            return 0.0
+        return self._clock() - self._unhealthy_since
 
     @property
     def waiting(self) -> int:

@@ -12,12 +12,15 @@ from meshgw.core.exchange import Exchange, Hold
 from meshgw.filters.budget import RetryBudget, Waits
 from meshgw.filters.classify import CanReplay
 from meshgw.telemetry.metrics import Metrics
+from meshgw.telemetry.streams import StreamStats
 
 
 class ServicePolicy:
     """Judges outcomes and says whether another attempt is allowed."""
 
-    __slots__ = ("_exhausted", "_total", "budget", "can_replay", "classify", "conclude", "hold", "per_request", "sure_below", "waits")
+    __slots__ = (
+        *("_exhausted", "_total", "budget", "can_replay", "classify", "conclude", "hold", "per_request", "streams", "sure_below", "waits"),
+    )
 
     def __init__(
         self,
@@ -30,12 +33,14 @@ class ServicePolicy:
         sure_below: int = 0,
         conclude: Callable[[Exchange, list[bytes]], Any] | None = None,
         hold: Hold | None = None,
+        streams: StreamStats | None = None,
     ) -> None:
         """``metrics`` is the service's scope. Answers of a status below ``sure_below`` are successes; the classifier judges the others.
 
         ``conclude`` is given by a classifier that needs the trailers: it judges an answer that was passed on from its head on; ``hold``
-        bounds how long and how much of an answer waits for them, None where nothing depends on it.
+        bounds how long and how much of an answer waits for them, None where nothing depends on it. ``streams`` counts those of HTTP/2.
         """
+        self.streams = streams
         self.conclude, self.hold, self.can_replay = conclude, hold, can_replay
         self.classify, self.budget, self.waits, self.sure_below = classify, budget, waits, sure_below
         retries = metrics.scope("retries")

@@ -24,6 +24,7 @@ from meshgw.core.address import Address
 from meshgw.core.connecting import Dial, Unconfigured
 from meshgw.core.stream import Stream
 from meshgw.telemetry.metrics import Metrics
+from meshgw.telemetry.streams import Frames, StreamStats
 from meshgw.wire.h2_connection import H2Settings
 from meshgw.wire.h2_frames import DEFAULT_FRAME, DEFAULT_TABLE, DEFAULT_WINDOW
 from meshgw.wire.headers import FieldTable
@@ -98,4 +99,6 @@ class Pools:
             scheme=b"http" if way is None else b"https",
             max_body=self._http.max_body,
             on_failed=lambda _code: faults.incr(),
+            frames=Frames(metrics),
+            streams=StreamStats(metrics),
         )

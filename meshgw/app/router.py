@@ -80,8 +80,8 @@ class Parts(Protocol):
         """The stack of a logical name."""
         ...
 
-    def choice(self, name: Path, client: BoundClient, residual: Path) -> Choice:
-        """A bound name under a logical one, with its stack."""
+    def choice(self, name: Path, client: BoundClient, residual: Path, dtab_size: int) -> Choice:
+        """A bound name under a logical one, with its stack; ``dtab_size`` is that of the route's local dtab."""
         ...
 
     def client(self, id: Path, resume: Callable[[list[Exchange]], None]) -> BoundClient:
@@ -142,6 +142,7 @@ class RouterCaches:
         )
         self._holds: dict[NameTree[Bound], list[Entry[NameTree[Bound], Tree]]] = {}
         self._sweeper: Timer | None = None
+        scope.gauge("path", "idle", function=lambda: float(sum(not route.in_flight for route in self.routes.values())))
         for name, cache in (("tree", self._trees), ("bound", self._bounds), ("client", self._clients)):
             scope.gauge(name, "idle", function=lambda cache=cache: float(cache.idle))  # type: ignore[misc]  # mypy: defaults of lambdas
 
@@ -174,7 +175,7 @@ class RouterCaches:
             dtab,
             self._parts.path_pipeline(name),
             self._parts.policy(name),
-            choose=lambda tree: self._choices(name, tree),
+            choose=lambda tree: self._choices(name, tree, 0 if dtab is None else len(dtab)),
             release=self._release,
             on_change=_changed,
         )
@@ -222,17 +223,19 @@ class RouterCaches:
 
     # --- building
 
-    def _choices(self, name: Path, tree: NameTree[Bound]) -> Choices[Choice]:
+    def _choices(self, name: Path, tree: NameTree[Bound], dtab_size: int) -> Choices[Choice]:
         hold = self._trees.acquire(tree)
         self._holds.setdefault(tree, []).append(hold)
         try:
-            return Choices([(share, None if entry is None else self._choice(name, entry.value)) for share, entry in hold.value.items])
+            return Choices(
+                [(share, None if entry is None else self._choice(name, entry.value, dtab_size)) for share, entry in hold.value.items]
+            )
         except Exception:
             self._release(tree)  # a filter that cannot be built must not keep the tree alive
             raise
 
-    def _choice(self, name: Path, entry: BoundEntry) -> Choice:
-        return self._parts.choice(name, entry.client, entry.bound.residual)
+    def _choice(self, name: Path, entry: BoundEntry, dtab_size: int) -> Choice:
+        return self._parts.choice(name, entry.client, entry.bound.residual, dtab_size)
 
     def _release(self, tree: NameTree[Bound]) -> None:
         holds = self._holds[tree]

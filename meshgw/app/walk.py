@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from meshgw.app.attempt import BOUND, ENDPOINT, PATH, SERVER, Attempts, Routes, log
+from meshgw.app.figures import TIMED_EACH, RequestFigures
 from meshgw.app.policy import is_replayable
 from meshgw.app.replies import ErrorReplies
 from meshgw.bind.route import Route
@@ -21,6 +22,7 @@ from meshgw.filters.classify import NON_RETRYABLE_FAILURE, RETRYABLE_FAILURE, SU
 from meshgw.filters.success import FAILURE_LINE, SUCCESS_LINE
 from meshgw.identify.request import unidentified
 from meshgw.kinds import Identifier, NotYet
+from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
 from meshgw.telemetry.histogram import bucket_of
 from meshgw.telemetry.outcomes import Outcomes
@@ -48,10 +50,12 @@ class Walk(Attempts):
         random: Callable[[], float],
         binding_timeout: float,
         outcomes: Outcomes,
+        figures: RequestFigures,
     ) -> None:
-        """``outcomes`` counts the requests of the server. Times are seconds."""
+        """``outcomes`` counts the requests of the server, ``figures`` what else there is to them. Times are seconds."""
         super().__init__(routes=routes, wheel=wheel, clock=clock, random=random, binding_timeout=binding_timeout)
         self._outcomes, self._cells = outcomes, outcomes.cells
+        self._figures, self._asked, self._answered = figures, figures.asked, figures.answered
         self._server, self._identify = server, identifier.identify
         self._cache, self._replies = cache, replies
 
@@ -60,7 +64,7 @@ class Walk(Attempts):
     def begin(self, ex: Exchange) -> None:
         """A head was read: run the server stack, identify, enter the route. Plug-in defects end in a 500, not in a hung request."""
         hook: Callable[[Exchange], Any] | None = None
-        self._outcomes.started += 1
+        self._outcomes.started = number = self._outcomes.started + 1
         try:
             for hook in self._server.requests:
                 reply = hook(ex)
@@ -70,19 +74,26 @@ class Walk(Attempts):
             hook = None
             ex.depth = SERVER
             name = self._identify(ex)
-            route = self._cache.get(name if ex.dtab is None else (name, ex.dtab))
+            route = self._cache.get(name if ex.dtab is None else self._with_local(name, ex.dtab))
             if route is None:
                 if not isinstance(name, Path):
                     self._not_named(ex, name)
                     return
                 route = self._routes.bind(name, ex.dtab)
             ex.name, ex.route = name, route  # type: ignore[assignment]  # a reason is no key of the cache
-            route.used = ex.attempt_started = ex.arrived
+            route.used = ex.attempt_started = arrived = ex.arrived
             route.in_flight += 1
         except Exception as error:  # noqa: BLE001 - the rim around filters and identifiers, which plug-ins provide
             self._broke_off(ex, error, SERVER, self._server, hook)
         else:
             self._enter(ex, route)
+            if not number % TIMED_EACH:
+                self._figures.handling.add(int((self._clock() - arrived) * 1e6))
+
+    def _with_local(self, name: Any, dtab: Dtab) -> tuple[Any, Dtab]:
+        """The key of a name with a local dtab, whose size counts."""
+        self._figures.dtab_sizes[len(dtab)] += 1
+        return name, dtab
 
     def _not_named(self, ex: Exchange, reason: str | NotYet) -> None:
         """No identifier knows the request, or one cannot tell yet."""
@@ -104,7 +115,7 @@ class Walk(Attempts):
             self._not_named(ex, name)
             return
         self._clear_timer(ex)
-        route = self._cache.get(name if ex.dtab is None else (name, ex.dtab)) or self._routes.bind(name, ex.dtab)
+        route = self._cache.get(name if ex.dtab is None else self._with_local(name, ex.dtab)) or self._routes.bind(name, ex.dtab)
         ex.name, ex.route = name, route
         route.used = ex.attempt_started = ex.arrived
         route.in_flight += 1
@@ -253,6 +264,8 @@ class Walk(Attempts):
 
     def concluded(self, ex: Exchange, trailers: list[bytes]) -> list[bytes]:
         """The verdict on an answer whose trailers decide; the caller is told as it is in the head of others."""
+        if ex.recording is not None:
+            ex.recording.concluded(trailers)
         conclude = ex.route.policy.conclude
         if conclude is None or ex.error is not None:
             return trailers
@@ -359,6 +372,9 @@ class Walk(Attempts):
             cell.count += 1
             cell.sum += ex.micros
             cell.buckets[ex.bucket] += 1
+            self._asked[ex.request_bytes] += 1
+            if ex.response_length >= 0 and ex.status:
+                self._answered[ex.response_length] += 1
             for hook in self._server.ends if partial is None or depth > SERVER else partial:
                 hook(ex)
         except Exception:  # noqa: BLE001 - an end hook must not raise; one of a plug-in that does must not cost the connection

@@ -160,7 +160,7 @@ class Nodes(Generic[E]):
     unavailable. With ``probation`` a removed address is advice: its node stays until it is not healthy any more.
     """
 
-    __slots__ = ("_by_address", "_leaving", "_make", "_probation", "adds", "classes", "on_status", "removes", "updates")
+    __slots__ = ("_by_address", "_leaving", "_make", "_probation", "adds", "classes", "on_status", "rebuilds", "removes", "updates")
 
     def __init__(self, make: Callable[[Address], E], *, probation: bool = False) -> None:
         self._make, self._probation = make, probation
@@ -169,7 +169,7 @@ class Nodes(Generic[E]):
         self._leaving: dict[tuple[str, int], Node[E]] = {}
         self.classes: tuple[tuple[float, tuple[Node[E], ...]], ...] = ()
         self.on_status: Callable[[Node[Any]], None] | None = None
-        self.adds = self.removes = self.updates = 0
+        self.adds = self.removes = self.updates = self.rebuilds = 0
 
     def __len__(self) -> int:
         return len(self._by_address)
@@ -209,7 +209,7 @@ class Nodes(Generic[E]):
             else:
                 removed.append((key, node))
         self._by_address = now
-        self.classes = _classes(now.values())
+        self._rebuild()
         for key, node in removed:
             self._leave(key, node)
         return is_changed
@@ -247,11 +247,15 @@ class Nodes(Generic[E]):
         elif self.on_status is not None:
             self.on_status(node)
 
+    def _rebuild(self) -> None:
+        self.rebuilds += 1
+        self.classes = _classes(self._by_address.values())
+
     def _drop(self, node: Node[E]) -> None:
         key = (node.address.host, node.address.port)
         if self._by_address.get(key) is node:
             del self._by_address[key]
-            self.classes = _classes(self._by_address.values())
+            self._rebuild()
             self._leave(key, node)
 
 

@@ -14,8 +14,10 @@ from meshgw.core.exchange import UNKNOWN_LENGTH, Exchange, Hold
 from meshgw.core.stream import Stream
 from meshgw.core.timers import Timer, Wheel
 from meshgw.errors import BadResponse, StreamReset, UpstreamClosed
+from meshgw.telemetry.streams import UNREAD, StreamStats
 from meshgw.wire import h2_frames as frames
 from meshgw.wire.h2_connection import H2Connection, H2Settings
+from meshgw.wire.h2_counts import FrameCounts
 from meshgw.wire.h2_frames import LARGEST_ID, Code, ConnectionFault, StreamFault, code_name
 from meshgw.wire.h2_messages import FieldReader, FieldWriter, read_status
 from meshgw.wire.h2_stream import H2Stream, gather
@@ -36,6 +38,8 @@ ASK_AGAIN_SECONDS = 300.0
 """The least time between two such questions without an answer's head between them: servers of gRPC end connections that ask more."""
 MOST_UNREAD = 4 << 20
 """Bytes of requests that wait beside what the socket's buffer should take, above which the endpoint counts as stuck."""
+NOT_YET = -1.0
+"""Stands for a time that has not come."""
 METHOD_LINES = {method: b":method: " + method for method in (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH")}
 
 
@@ -58,7 +62,7 @@ class Pool(Protocol):
 class H2ClientParameters:
     """What all connections to one bound name share. ``scheme`` is what requests say; sizes are bytes, times seconds."""
 
-    __slots__ = ("clock", "later", "max_body", "on_failed", "own", "reader", "scheme", "wheel", "writer")
+    __slots__ = ("clock", "frames", "later", "max_body", "on_failed", "own", "reader", "scheme", "streams", "wheel", "writer")
 
     def __init__(
         self,
@@ -71,7 +75,11 @@ class H2ClientParameters:
         scheme: bytes = b"http",
         max_body: int | None = None,
         on_failed: Callable[[int], None] = lambda _code: None,
+        frames: FrameCounts | None = None,
+        streams: StreamStats | None = None,
     ) -> None:
+        """``frames`` and ``streams`` are for counting."""
+        self.frames, self.streams = frames, streams
         self.reader, self.writer = FieldReader(table), FieldWriter()
         self.wheel, self.clock, self.later, self.own, self.max_body = wheel, clock, later, own, max_body
         self.scheme = b":scheme: " + scheme
@@ -81,13 +89,17 @@ class H2ClientParameters:
 class ClientStream(H2Stream):
     """One attempt of an exchange."""
 
-    __slots__ = ("_client", "_ex", "_hold", "_interim", "_kept", "_kept_bytes", "_passed", "_until")
+    __slots__ = (
+        *("_answered_bytes", "_asked_bytes", "_asked_until", "_began", "_headed"),
+        *("_client", "_ex", "_hold", "_interim", "_kept", "_kept_bytes", "_passed", "_until"),
+    )
 
     def __init__(self, client: H2Client) -> None:
         super().__init__(client, client.next_id)
         self._client = client
         self._ex: Exchange | None = None
-        self._interim = self._passed = self._kept_bytes = 0
+        self._interim = self._passed = self._kept_bytes = self._asked_bytes = self._answered_bytes = 0
+        self._began = self._asked_until = self._headed = NOT_YET
         self._kept: list[bytes] | None = None
         self._hold: Hold | None = None
         self._until: Timer | None = None
@@ -98,6 +110,7 @@ class ClientStream(H2Stream):
         """See :class:`meshgw.core.exchange.Upstream`."""
         client = self._client
         self._ex = ex
+        self._began = ex.attempt_started
         ex.answer_trailers = None
         self.id = client.next_id
         client.next_id += 2
@@ -115,6 +128,8 @@ class ClientStream(H2Stream):
         body, ex.body = ex.body, None
         done = ex.body_done
         data = b"".join(body) if body else b""
+        if done:
+            self._asked_until = self._began
         if done and not data and not ex.trailers:
             client.send_headers(self, lines, True)
             return
@@ -122,16 +137,19 @@ class ClientStream(H2Stream):
             lines.append(b"content-length: %d" % ex.length)
         client.send_headers(self, lines, False)
         if data:
+            self._asked_bytes = len(data)
             client.send_data(self, data, done and not ex.trailers)
         if done and ex.trailers:
-            self.send_end(ex.trailers)
+            client.send_trailers(self, ex.trailers)
 
     def send_body(self, data: bytes) -> None:
         """See :class:`meshgw.core.exchange.Upstream`."""
+        self._asked_bytes += len(data)
         self._client.send_data(self, data, False)
 
     def send_end(self, trailers: list[bytes]) -> None:
         """See :class:`meshgw.core.exchange.Upstream`."""
+        self._asked_until = self._client.parameters.clock()
         self._client.send_trailers(self, trailers)
 
     def drained(self) -> None:
@@ -178,6 +196,7 @@ class ClientStream(H2Stream):
             ex.answer_trailers = []
             ex.walk.answered(ex, b"", True)
             return
+        self._headed = p.clock()
         hold = ex.walk.holds(ex)
         if hold is not None and hold.seconds > 0:  # the verdict comes with the end: wait for that, but not for long and not for much
             self._kept, self._hold = [], hold
@@ -200,6 +219,7 @@ class ClientStream(H2Stream):
             return
         if not ex.status:
             raise StreamFault(Code.PROTOCOL_ERROR, "DATA before an answer's header section")
+        self._answered_bytes += len(data)
         limit = self._client.parameters.max_body
         if limit is not None:
             self._passed += len(data)
@@ -222,6 +242,7 @@ class ClientStream(H2Stream):
         if not ends:
             raise StreamFault(Code.PROTOCOL_ERROR, "a second header section that does not end the stream")
         lines = self._client.parameters.reader.trailers(section)
+        self._client.counts.trailers_received += 1
         self._finished(ex)
         if self._kept is not None:
             self._decide(ex, lines)
@@ -286,6 +307,7 @@ class ClientStream(H2Stream):
 
     def _finished(self, ex: Exchange) -> None:
         """The whole answer is here: the exchange needs this no more."""
+        self._count("")
         self._ex = None
         ex.upstream = None
         if not self.local_done:  # the endpoint has answered before it had the whole request, which is not wanted any more
@@ -299,6 +321,8 @@ class ClientStream(H2Stream):
     def abandon(self) -> None:
         """See :class:`meshgw.core.exchange.Upstream`; a reset of the caller's goes on with its code."""
         ex, self._ex = self._ex, None
+        if ex is not None:
+            self._count("Cancelled" if ex.error is None else type(ex.error).__name__)
         self._forget_kept()
         client = self._client
         if client.streams.get(self.id) is self:
@@ -307,7 +331,7 @@ class ClientStream(H2Stream):
 
     def reset_received(self, code: int) -> None:
         """See :class:`meshgw.wire.h2_stream.H2Stream`."""
-        ex = self._take()
+        ex = self._take("StreamReset")
         client = self._client
         client.ended()
         if ex is not None:
@@ -316,14 +340,14 @@ class ClientStream(H2Stream):
 
     def faulted(self, reason: str) -> None:
         """See :class:`meshgw.wire.h2_stream.H2Stream`."""
-        ex = self._take()
+        ex = self._take("BadResponse")
         self._client.ended()
         if ex is not None:
             ex.walk.failed(ex, BadResponse(selected=self._client.name, reason=reason), resend=False)
 
     def lost(self, reason: str) -> None:
         """See :class:`meshgw.wire.h2_stream.H2Stream`."""
-        ex = self._take()
+        ex = self._take("UpstreamClosed")
         if ex is not None:
             client = self._client
             unseen = self.id > client.last and not ex.status
@@ -331,19 +355,33 @@ class ClientStream(H2Stream):
             stale = client.is_stale_loss and ex.method in IDEMPOTENT and not ex.status
             ex.walk.failed(ex, UpstreamClosed(selected=client.name, reason=reason), resend=unseen or stale)
 
-    def _take(self) -> Exchange | None:
+    def _take(self, cause: str) -> Exchange | None:
+        """Leave the exchange, of which no whole answer came."""
         ex, self._ex = self._ex, None
         self._forget_kept()
         if ex is not None:
+            self._count(cause)
             ex.upstream = None
         return ex
+
+    def _count(self, cause: str) -> None:
+        """The stream has ended, before its time if there is a ``cause``."""
+        stats = self._client.parameters.streams
+        if stats is None:
+            return
+        now = self._client.parameters.clock()
+        until, headed = self._asked_until, self._headed
+        is_asked = until != NOT_YET
+        stats.request.ended(self._asked_bytes, (until if is_asked else now) - self._began, "" if is_asked else cause or UNREAD)
+        stats.response.ended(self._answered_bytes, 0.0 if headed == NOT_YET else now - headed, cause)
+        stats.whole.ended(self._asked_bytes + self._answered_bytes, now - self._began, cause)
 
 
 class H2Client(H2Connection):
     """One connection to an endpoint."""
 
     def __init__(self, connection: Stream, parameters: H2ClientParameters, pool: Pool, name: str) -> None:
-        super().__init__(connection, parameters.own, parameters.writer, parameters.later, parameters.clock)
+        super().__init__(connection, parameters.own, parameters.writer, parameters.later, parameters.clock, parameters.frames)
         self.parameters, self.connection, self.name = parameters, connection, name
         self._pool = pool
         self.born = self.idle_since = 0.0

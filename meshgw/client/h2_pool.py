@@ -290,6 +290,7 @@ class H2Pool:
         if not self._waiters:
             for attempt in list(self._connecting):
                 attempt.cancel()
+                self._stats.connect_cancelled()
             self._connecting.clear()
 
     def revive(self) -> None:

@@ -52,6 +52,10 @@ class PoolStats(Protocol):
         """A connection could not be established."""
         ...
 
+    def connect_cancelled(self) -> None:
+        """A connect was given up."""
+        ...
+
     def disconnected(self, connection: Stream, requests: int) -> None:
         """An established connection ended, after so many requests."""
         ...
@@ -364,6 +368,7 @@ class Pool:
         if not self._waiters:
             for attempt in list(self._connecting):
                 attempt.cancel()
+                self._stats.connect_cancelled()
             self._connecting.clear()
 
     def revive(self) -> None:

@@ -34,6 +34,11 @@ class Stream(Protocol):
         ...
 
     @property
+    def blocked(self) -> float:
+        """Seconds for which output has had to wait."""
+        ...
+
+    @property
     def is_readable(self) -> bool:
         """Whether bytes or the end are there to be read."""
         ...

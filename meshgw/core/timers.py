@@ -48,6 +48,10 @@ class Wheel:
         self._call: Any = None
         self._soon: list[Callable[[], None]] = []
 
+    def now(self) -> float:
+        """The seconds that its timers go by."""
+        return self._reactor.seconds()
+
     def after(self, seconds: float, function: Callable[[], None]) -> Timer:
         """Call ``function`` once, ``seconds`` from now or up to one tick later."""
         slot = int((self._reactor.seconds() + seconds) / self._tick) + 1

@@ -33,6 +33,11 @@ class TlsFacts:
         return self._raw.sent
 
     @property
+    def blocked(self) -> float:
+        """See :class:`meshgw.core.stream.Stream`."""
+        return self._raw.blocked
+
+    @property
     def flushed(self) -> int:
         """Bytes that had to wait and were sent then."""
         return self._raw.flushed

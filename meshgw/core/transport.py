@@ -67,6 +67,8 @@ class Connection:
     """An established connection. Its owner sets ``receiver`` and then calls :meth:`start`."""
 
     __slots__ = (
+        "_blocked",
+        "_blocked_since",
         "_eof",
         "_events",
         "_fd",
@@ -101,6 +103,7 @@ class Connection:
         self._lingered = 0
         self.received = self.sent = 0
         """Bytes of the whole connection."""
+        self._blocked = self._blocked_since = 0.0
         self.flushed = 0
         """Bytes that had to wait and were sent then; whoever watches for a peer that does not read compares it."""
         if receiver is not None:
@@ -200,6 +203,11 @@ class Connection:
         return bool(self._out)
 
     @property
+    def blocked(self) -> float:
+        """Seconds for which output has had to wait."""
+        return self._blocked + (self._wheel.now() - self._blocked_since if self._out else 0.0)
+
+    @property
     def is_open(self) -> bool:
         """Whether bytes can still be written."""
         return self._state == _OPEN or self._state == _PARKED
@@ -234,6 +242,8 @@ class Connection:
         self._wheel.soon(lambda: self._lost(reason))
 
     def _keep(self, data: bytes) -> None:
+        if not self._out:
+            self._blocked_since = self._wheel.now()
         self._out.append(data)
         self._waiting += len(data)
         if self._waiting > HIGH_WATER:
@@ -255,6 +265,8 @@ class Connection:
         self._out = [rest] if rest else []
         self._waiting = len(rest)
         if not rest:
+            if out:
+                self._blocked += self._wheel.now() - self._blocked_since
             self._ask(self._events & ~OUT)
             if self._state == _CLOSING:
                 self._shut()
@@ -331,6 +343,7 @@ class Connection:
             self._linger.cancel()
         self._poller.forget(self._fd)
         self._sock.close()
+        self._blocked = self.blocked
         self._out = []
         self.receiver.connection_lost(reason)
 

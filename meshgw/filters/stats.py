@@ -55,11 +55,32 @@ class ServiceStats:
 class AttemptStats:
     """Counts attempts on a bound name, in the client's scope and in that of the service through it."""
 
-    __slots__ = ("budget", "client", "per_request", "service")
+    __slots__ = ("_acquisition", "_dtab_size", "_dtab_sizes", "budget", "client", "per_request", "service")
 
-    def __init__(self, client: Outcomes, service: Outcomes, budget: Budget, per_request: Histogram) -> None:
-        """``budget`` is the requeue budget to fill, ``per_request`` gets each attempt's number of requeues."""
+    def __init__(
+        self,
+        client: Outcomes,
+        service: Outcomes,
+        budget: Budget,
+        *,
+        per_request: Histogram,
+        acquisition: Histogram,
+        dtab_sizes: Histogram,
+        dtab_size: int = 0,
+    ) -> None:
+        """``budget`` is the requeue budget to fill, ``per_request`` gets each attempt's number of requeues.
+
+        ``acquisition`` gets how long each waited for its connection; those that had to wait are added by others. ``dtab_size`` is that of
+        the local dtab of all these requests, counted in ``dtab_sizes`` if there is one.
+        """
         self.client, self.service, self.budget, self.per_request = client, service, budget, per_request
+        self._acquisition, self._dtab_sizes, self._dtab_size = acquisition, dtab_sizes, dtab_size
+
+    def dispatched(self, count: int) -> None:
+        """So many more attempts were made on a connection."""
+        self._acquisition.add_zeros(count)
+        if self._dtab_size:
+            self._dtab_sizes.add(self._dtab_size, count)
 
     def on_request(self, ex: Exchange) -> None:
         """An attempt begins."""
@@ -85,6 +106,8 @@ class AttemptStats:
             if ex.attempt_started != ex.arrived:
                 micros = int(((ex.headed or ex.ended) - ex.attempt_started) * 1e6)
                 bucket = bucket_of(micros)
+            if not ex.queued:
+                self.dispatched(1)
             for outcomes in (self.client, self.service):
                 cell = outcomes.cell(outcome)
                 cell.count += 1
@@ -152,6 +175,7 @@ class Tally:
             cell.give([outcomes.cell(outcome) for outcomes in scopes])
         service.per_request.add_zeros(done)
         attempt.per_request.add_zeros(done)
+        attempt.dispatched(done)
 
     def __del__(self) -> None:
         self.settle()

@@ -13,6 +13,7 @@ from meshgw import errors
 from meshgw.core.exchange import Exchange
 from meshgw.core.timers import Timer, Wheel
 from meshgw.errors import DeadlineExceeded, RequestTimeout
+from meshgw.telemetry.histogram import Histogram
 
 NANOS = 1_000_000_000
 
@@ -78,15 +79,19 @@ class ServerTimeout:
 class Deadlines:
     """Enforces the deadlines that requests come with, in the field ``said_in``. ``now`` gives seconds since the epoch."""
 
-    __slots__ = ("_now", "_said_in", "_wheel")
+    __slots__ = ("_now", "_said_in", "_transit", "_wheel")
 
-    def __init__(self, wheel: Wheel, now: Callable[[], float], said_in: str = "l5d-ctx-deadline") -> None:
-        self._wheel, self._now, self._said_in = wheel, now, said_in
+    def __init__(self, wheel: Wheel, now: Callable[[], float], said_in: str = "l5d-ctx-deadline", transit: Histogram | None = None) -> None:
+        """``transit`` gets the milliseconds since a deadline was set, where the field tells when that was."""
+        self._wheel, self._now, self._said_in, self._transit = wheel, now, said_in, transit
 
     def start(self, ex: Exchange) -> None:
         """Give ``ex`` up at its deadline; the walk ends the timer. Raises :class:`DeadlineExceeded` when it has passed already."""
         assert ex.deadline is not None
-        left = ex.deadline[1] / NANOS - self._now()
+        now = self._now()
+        if self._transit is not None:
+            self._transit.add(max(0.0, now - ex.deadline[0] / NANOS) * 1000)
+        left = ex.deadline[1] / NANOS - now
         if left <= 0:
             raise DeadlineExceeded(late=-left, said_in=self._said_in)
         ex.deadline_timer = self._wheel.after(left, lambda: ex.walk.expired(ex, DeadlineExceeded(late=0.0, said_in=self._said_in)))

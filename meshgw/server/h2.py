@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from meshgw.core.exchange import Exchange
 from meshgw.errors import BadRequest, CallerReset, StreamReset
 from meshgw.server.h2_parameters import H2Parameters
+from meshgw.telemetry.streams import UNREAD
 from meshgw.wire import h2_frames as frames
 from meshgw.wire.grpc import broken_off, error_lines, is_grpc
 from meshgw.wire.h2_connection import H2Connection
@@ -48,13 +49,15 @@ WRONG_PROTOCOL = (
 class ServerStream(H2Stream):
     """One request and its answer. The exchange goes back to the connection when it has ended."""
 
-    __slots__ = ("_ex", "_has_begun", "_server")
+    __slots__ = ("_answered_bytes", "_asked_until", "_ex", "_has_begun", "_server")
 
     def __init__(self, server: H2Server, id: int) -> None:
         super().__init__(server, id)
         self._server = server
         self._ex: Exchange | None = None
         self._has_begun = False
+        self._asked_until = 0.0
+        self._answered_bytes = 0
 
     # --- the request
 
@@ -121,6 +124,8 @@ class ServerStream(H2Stream):
         if p.max_body is not None and ex.request_bytes > p.max_body:
             p.walk.caller_failed(ex, BadRequest(reason=f"body longer than {p.max_body} bytes (maxRequestKB)", code=413))
             return
+        if ends:
+            self._asked_until = p.clock()
         upstream = ex.upstream
         if upstream is None:
             if data and ex.body is not None:
@@ -145,10 +150,12 @@ class ServerStream(H2Stream):
         if section.size > p.own.header_list:
             raise StreamFault(Code.PROTOCOL_ERROR, f"trailers longer than {p.own.header_list} bytes (maxHeaderListBytes)")
         lines = p.reader.trailers(section)
+        self._server.counts.trailers_received += 1
         ex = self._ex
         if ex is None or ex.body_done:
             return
         ex.body_done, ex.trailers = True, lines
+        self._asked_until = p.clock()
         if ex.upstream is not None:
             ex.upstream.send_end(lines)
 
@@ -188,6 +195,7 @@ class ServerStream(H2Stream):
                 lines.append(b"content-length: %d" % ex.response_length)
             if done and ex.answer_trailers:
                 trailers = ex.answer_trailers
+        self._answered_bytes = len(body)
         if not done or body or trailers:
             server.send_headers(self, lines, False)
             if trailers is not None:
@@ -208,6 +216,7 @@ class ServerStream(H2Stream):
 
     def send_body(self, data: bytes) -> None:
         """See :class:`meshgw.core.exchange.Caller`."""
+        self._answered_bytes += len(data)
         self._server.send_data(self, data, False)
 
     def send_end(self, trailers: list[bytes]) -> None:
@@ -237,7 +246,23 @@ class ServerStream(H2Stream):
     def _answered(self, ex: Exchange) -> None:
         self._ex = None
         self._server.parameters.walk.finish(ex)
+        self._count(ex, "")
         self._server.spare(ex)
+
+    def _count(self, ex: Exchange, cause: str) -> None:
+        """The stream has ended, before its time if there is a ``cause``; it counts for the listener and for the service."""
+        of_server, route = self._server.parameters.streams, ex.route
+        if of_server is None:
+            return
+        asked, answered, arrived, now = ex.request_bytes, self._answered_bytes, ex.arrived, ex.ended
+        asking, unasked = self._asked_until - arrived if self._asked_until else 0.0, ""
+        if not ex.body_done:
+            asking, unasked = now - arrived, cause or UNREAD
+        answering = now - ex.headed if ex.headed else 0.0
+        for stats in (of_server,) if route is None or route.policy.streams is None else (of_server, route.policy.streams):
+            stats.request.ended(asked, asking, unasked)
+            stats.response.ended(answered, answering, cause)
+            stats.whole.ended(asked + answered, now - arrived, cause)
 
     def drained(self) -> None:
         """See :class:`meshgw.wire.h2_stream.H2Stream`."""
@@ -286,6 +311,7 @@ class ServerStream(H2Stream):
         ex, self._ex = self._ex, None
         if ex is not None:
             self._server.parameters.walk.caller_gone(ex)
+            self._count(ex, type(ex.error).__name__)
             self._server.spare(ex)
 
 
@@ -293,7 +319,7 @@ class H2Server(H2Connection):
     """One caller's connection."""
 
     def __init__(self, connection: Stream, parameters: H2Parameters, peer: tuple[str, int], local: tuple[str, int]) -> None:
-        super().__init__(connection, parameters.own, parameters.writer, parameters.later, parameters.clock)
+        super().__init__(connection, parameters.own, parameters.writer, parameters.later, parameters.clock, parameters.frames)
         self.parameters, self.connection = parameters, connection
         self.requests = 0
         self._peer, self._local = peer, local
@@ -455,6 +481,7 @@ class H2Server(H2Connection):
         self._head = head
         if self._head_still >= p.head_checks:
             code = Code.PROTOCOL_ERROR if self._has_settings else Code.SETTINGS_TIMEOUT
+            p.on_silence()
             self.fail(ConnectionFault(code, "what a connection or a request begins with did not come in time"))
             return
         marker = (self.requests, len(self.streams), self.connection.received, self.connection.flushed, self.connection.sent)
@@ -464,6 +491,7 @@ class H2Server(H2Connection):
         self._still += 1
         if self.connection.is_full or (self.streams and self._waits_for_caller()):
             if self._still >= p.stall_checks:
+                (p.on_stall if self._is_stalled() else p.on_silence)()
                 self.connection.abort()
         elif not self.streams:
             self._rest()
@@ -478,6 +506,10 @@ class H2Server(H2Connection):
         elif self._still >= p.head_checks:
             self.emit(frames.goaway(self.highest, Code.NO_ERROR))
             self._end()
+
+    def _is_stalled(self) -> bool:
+        """Whether the caller takes nothing of what it asked for."""
+        return self.connection.is_full or any(stream.queued for stream in self.streams.values())
 
     def _waits_for_caller(self) -> bool:
         """Whether every stream waits for its caller: for more of a body that is not held back, or for credit."""

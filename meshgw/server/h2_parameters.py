@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from meshgw.core.exchange import Walk
 from meshgw.core.timers import Wheel
 from meshgw.server.parameters import CHECK_SECONDS, HEAD_SECONDS, IDLE_SECONDS, STALL_SECONDS
+from meshgw.telemetry.streams import StreamStats
 from meshgw.wire.h2_connection import H2Settings
+from meshgw.wire.h2_counts import FrameCounts
 from meshgw.wire.h2_messages import FieldReader, FieldWriter
 from meshgw.wire.headers import FieldTable
 
@@ -28,7 +30,8 @@ class H2Parameters:
 
     __slots__ = (
         *("check", "clock", "head_checks", "idle_checks", "later", "life", "max_body"),
-        *("on_closed", "on_failed", "on_fault", "on_idle", "on_life", "own", "reader", "replay", "stall_checks", "walk", "wheel", "writer"),
+        *("frames", "on_closed", "on_failed", "on_fault", "on_idle", "on_life", "on_silence", "on_stall", "own", "reader", "replay"),
+        *("stall_checks", "streams", "walk", "wheel", "writer"),
     )
 
     def __init__(
@@ -48,11 +51,18 @@ class H2Parameters:
         body: float = STALL_SECONDS,
         on_idle: Callable[[], None] = _nothing,
         on_life: Callable[[], None] = _nothing,
+        on_silence: Callable[[], None] = _nothing,
+        on_stall: Callable[[], None] = _nothing,
+        frames: FrameCounts | None = None,
+        streams: StreamStats | None = None,
         on_fault: Callable[[], None] = _nothing,
         on_failed: Callable[[int], None] = _nothing,
         on_closed: Callable[[H2Server], None],
     ) -> None:
         """``later`` calls at the end of a round of events. Bodies of up to ``replay`` bytes are kept for retries.
+
+        ``on_silence`` is called when what a caller was to send did not come in time, ``on_stall`` when it did not take its answer.
+        ``frames`` and ``streams`` are for counting.
 
         ``on_fault`` is told of streams, ``on_failed`` with the code of connections, that ended because the caller broke a rule.
         """
@@ -63,4 +73,5 @@ class H2Parameters:
         self.head_checks = max(1, round(head / self.check))
         self.idle_checks = max(1, round((IDLE_SECONDS if idle is None else idle) / self.check))
         self.stall_checks = max(1, round(body / self.check))
+        self.on_silence, self.on_stall, self.frames, self.streams = on_silence, on_stall, frames, streams
         self.on_idle, self.on_life, self.on_fault, self.on_failed, self.on_closed = on_idle, on_life, on_fault, on_failed, on_closed

@@ -437,12 +437,15 @@ class HttpServer:
         self._still += 1
         if state == _READING_HEAD:
             if self._buffer and self._still >= p.head_checks:
+                p.on_silence()
                 self._refuse(BadRequest(reason="the request head did not arrive in time", code=408))
             elif not self._buffer and self._still >= p.idle_checks:
                 p.on_idle()
                 self._connection.close_now()
         elif self._still >= p.stall_checks:
             if self._connection.is_full:
+                p.on_stall()
                 self._connection.abort()  # the caller does not read its answer
             elif state == _READING_BODY and not self._paused:
+                p.on_silence()
                 self._fail(BadRequest(reason="the request body did not arrive in time", code=408))

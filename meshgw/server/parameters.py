@@ -37,7 +37,20 @@ class HttpParameters:
 
     __slots__ = (
         *("check", "clock", "head_checks", "idle_checks", "life", "max_body", "max_headers", "max_line"),
-        *("on_closed", "on_idle", "on_life", "replay", "stall_checks", "table", "tunnel_checks", "tunnels", "walk", "wheel"),
+        *(
+            "on_closed",
+            "on_idle",
+            "on_life",
+            "on_silence",
+            "on_stall",
+            "replay",
+            "stall_checks",
+            "table",
+            "tunnel_checks",
+            "tunnels",
+            "walk",
+            "wheel",
+        ),
     )
 
     def __init__(
@@ -59,11 +72,14 @@ class HttpParameters:
         tunnels: TunnelStats | None = None,
         on_idle: Callable[[], None] = _nothing,
         on_life: Callable[[], None] = _nothing,
+        on_silence: Callable[[], None] = _nothing,
+        on_stall: Callable[[], None] = _nothing,
         on_closed: Callable[[HttpServer], None],
     ) -> None:
         """Bodies of up to ``replay`` bytes are kept for retries. ``idle`` and ``life`` are seconds, None for the
         defaults (10 min, for ever); ``on_idle`` and ``on_life`` are called when a connection is closed for these. ``head`` and ``body``
-        are the seconds within which a head must be complete and a body make some progress.
+        are the seconds within which a head must be complete and a body make some progress; ``on_silence`` is called when what a caller
+        was to send did not come in time, ``on_stall`` when it did not take its answer.
         """
         self.replay, self.life = replay, life
         self.check = min(CHECK_SECONDS, head / 3, body / 3, tunnel_idle / 4, CHECK_SECONDS if idle is None else idle / 4)
@@ -72,7 +88,7 @@ class HttpParameters:
         self.idle_checks = max(1, round((IDLE_SECONDS if idle is None else idle) / self.check))
         self.head_checks = max(1, round(head / self.check))
         self.stall_checks = max(1, round(body / self.check))
-        self.on_idle, self.on_life = on_idle, on_life
+        self.on_idle, self.on_life, self.on_silence, self.on_stall = on_idle, on_life, on_silence, on_stall
         self.walk, self.table, self.wheel, self.clock = walk, table, wheel, clock
         self.max_line, self.max_headers, self.max_body = max_line, max_headers, max_body
         self.on_closed = on_closed

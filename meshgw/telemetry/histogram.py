@@ -21,6 +21,8 @@ from twisted.internet.task import LoopingCall
 if TYPE_CHECKING:
     from meshgw.telemetry.metrics import Metrics
 
+MOST_SEEN = 1024
+"""Different numbers that :class:`Sizes` keeps apart before it puts them into buckets."""
 QUANTILES = ((0.5, "p50"), (0.9, "p90"), (0.95, "p95"), (0.99, "p99"), (0.999, "p9990"), (0.9999, "p9999"))
 
 
@@ -106,29 +108,86 @@ class Histogram:
     so that an added value of 0.35 ms does not become 0.
     """
 
-    __slots__ = ("_buckets", "_total", "_unit", "window")
+    __slots__ = ("_ahead", "_before", "_buckets", "_total", "_unit", "window")
 
     def __init__(self, unit: int = 1) -> None:
         self._buckets: defaultdict[int, int] = defaultdict(int)
         self._total: float = 0
         self._unit = unit
+        self._before = self._ahead = 0
         self.window: Window | None = None
         """The last finished interval; None until the first snapshot."""
 
-    def add(self, value: float) -> None:
-        """Record one value."""
-        self._total += value
-        self._buckets[bucket_of(int(value * self._unit))] += 1
+    @property
+    def ever(self) -> int:
+        """How many values were added in all intervals together."""
+        return self._before + sum(self._buckets.values())
+
+    def add(self, value: float, count: int = 1) -> None:
+        """Record one value, or ``count`` equal ones."""
+        self._total += value * count
+        self._buckets[bucket_of(int(value * self._unit))] += count
 
     def add_zeros(self, count: int) -> None:
-        """Record so many zeros at once, the frequent value of some distributions."""
+        """Record so many zeros at once, the frequent value of some distributions, but for those that :meth:`add_for_zero` was ahead of."""
+        if self._ahead:
+            known = min(self._ahead, count)
+            self._ahead -= known
+            count -= known
         if count:
             self._buckets[0] += count
+
+    def add_for_zero(self, value: float) -> None:
+        """Record a value that a later :meth:`add_zeros` counts as one of its zeros."""
+        self._ahead += 1
+        self.add(value)
 
     def rotate(self) -> None:
         """End the interval: what was added becomes the window, and counting starts anew."""
         self.window = Window(self._total, self._buckets, self._unit)
+        self._before += self.window.count
         self._buckets, self._total = defaultdict(int), 0
+
+
+class Sizes(Histogram):
+    """A histogram of whole numbers, many of which are the same: one is recorded by ``seen[number] += 1``, without a call."""
+
+    __slots__ = ("seen",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[int, int] = _Seen(self)
+
+    @property
+    def ever(self) -> int:
+        """See :class:`Histogram`."""
+        return super().ever + sum(self.seen.values())
+
+    def settle(self) -> None:
+        """Put what was seen into buckets."""
+        for number, count in self.seen.items():
+            self.add(number, count)
+        self.seen.clear()
+
+    def rotate(self) -> None:
+        """See :class:`Histogram`."""
+        self.settle()
+        super().rotate()
+
+
+class _Seen(dict[int, int]):
+    """How often each number was seen; it is emptied into its histogram before there are too many different ones."""
+
+    __slots__ = ("_sizes",)
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self._sizes = sizes
+
+    def __missing__(self, number: int) -> int:
+        if len(self) >= MOST_SEEN:
+            self._sizes.settle()
+        return 0
 
 
 class HistogramSnapshots(Service):

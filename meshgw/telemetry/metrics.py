@@ -1,24 +1,31 @@
-"""The tree of metrics: scopes, counters, gauges, histograms, request outcomes, and plain snapshots of all of it.
+"""The tree of metrics: scopes, counters, gauges, histograms, groups of derived figures, and plain snapshots of all of it.
 
 Source: linkerd-config spec 9.9 (metric tree and counting rules). Metrics are fetched when a pipeline is built and removed with
-``prune`` when their route goes; a request only increments. Everything here belongs to the reactor's thread. Formats are in
-``telemetry.export``.
+``prune`` when their route goes; a request only increments. Everything here belongs to the reactor's thread. How many nodes there may
+be is in ``telemetry.room``; formats are in ``telemetry.export``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Protocol, TypeVar
-from weakref import WeakSet
 
 import attrs
 
-from meshgw.telemetry.histogram import Histogram, Window, joined
+from meshgw.core.slices import Work, batched, finished
+from meshgw.telemetry.histogram import Histogram, Sizes, Window, joined
 from meshgw.telemetry.outcomes import Outcomes
+from meshgw.telemetry.room import Account, Ledger, Room
 
 T = TypeVar("T")
+G = TypeVar("G", bound="Group")
 Names = tuple[str, ...]
-DEFAULT_LIMIT = 100_000  # nodes: some 2,000 clients with 50 metrics each, about 50 MB
+DEFAULT_LIMIT = 200_000
+"""Nodes: some 2,000 clients with 80 metrics each and as many services, about 100 MB."""
+SERVICES_LIMIT, CLIENTS_LIMIT = DEFAULT_LIMIT // 4, DEFAULT_LIMIT // 2
+"""Nodes of one router's services, whose names callers choose, and of its clients."""
+PAUSE_NODES = 16
+"""After so many nodes what reads them may be interrupted: some with all they are made of take 10 µs each."""
 
 
 class Counter:
@@ -76,6 +83,11 @@ class Snapshot:
 
 def merge(snapshots: Sequence[Snapshot]) -> Snapshot:
     """One snapshot for several processes: counters and histograms add up, gauges too unless they are in ``peaks``."""
+    return finished(merging(snapshots))
+
+
+def merging(snapshots: Sequence[Snapshot]) -> Work[Snapshot]:
+    """The same, little by little."""
     if len(snapshots) == 1:
         return snapshots[0]
     counters: dict[Names, int] = {}
@@ -83,43 +95,54 @@ def merge(snapshots: Sequence[Snapshot]) -> Snapshot:
     windows: dict[Names, list[Window]] = {}
     peaks = frozenset[Names]().union(*(snapshot.peaks for snapshot in snapshots))
     for snapshot in snapshots:
-        for names, count in snapshot.counters.items():
-            counters[names] = counters.get(names, 0) + count
-        for names, value in snapshot.gauges.items():
-            if names not in gauges:
-                gauges[names] = value
-            else:
-                gauges[names] = max(gauges[names], value) if names in peaks else gauges[names] + value
+        for some in batched(snapshot.counters.items()):
+            for names, count in some:
+                counters[names] = counters.get(names, 0) + count
+            yield
+        for group in batched(snapshot.gauges.items()):
+            for names, value in group:
+                _merge_gauge(gauges, names, value, is_peak=names in peaks)
+            yield
         for names, window in snapshot.histograms.items():
             windows.setdefault(names, []).append(window)
-    return Snapshot(counters, gauges, {names: joined(found) for names, found in windows.items()}, peaks)
+    histograms: dict[Names, Window] = {}
+    for found in batched(windows.items()):
+        for names, each in found:
+            histograms[names] = each[0] if len(each) == 1 else joined(each)
+        yield
+    return Snapshot(counters, gauges, histograms, peaks)
 
 
-class Account(Protocol):
-    """Counts for several metrics at once, which take it over when they are read."""
+def _merge_gauge(gauges: dict[Names, float], names: Names, value: float, *, is_peak: bool) -> None:
+    if names not in gauges:
+        gauges[names] = value
+    else:
+        gauges[names] = max(gauges[names], value) if is_peak else gauges[names] + value
 
-    def settle(self) -> None:
-        """Hand over what was counted since the last time."""
+
+class Group(Protocol):
+    """Several figures kept in one place, which are spread out as metrics when somebody reads them."""
+
+    def rotate(self) -> None:
+        """End the interval of its histograms."""
         ...
 
-
-class _Room:
-    """How many nodes the tree may still get, and what went wrong with it; and who counts for some of its metrics."""
-
-    __slots__ = ("accounts", "broken", "dropped", "left")
-
-    def __init__(self, limit: int) -> None:
-        self.left = limit
-        self.accounts: WeakSet[Account] = WeakSet()
-        self.dropped = Counter()
-        self.broken = Counter()
+    def collect(
+        self,
+        names: Names,
+        counters: MutableMapping[Names, int],
+        gauges: MutableMapping[Names, float],
+        histograms: MutableMapping[Names, Window],
+    ) -> None:
+        """Add its metrics to those of a snapshot, under ``names``."""
+        ...
 
 
 class Metrics:
     """A node of the tree, and as such a scope: names given to its methods are looked up below it.
 
     Each name is one node, even if it contains ``/``. When the tree is full, new metrics still work for their
-    holder but are not exported, and ``metrics/dropped`` counts them.
+    holder but are not exported; ``metrics/dropped`` counts them, and the log says where that was.
     """
 
     __slots__ = ("_children", "_metric", "_name", "_parent", "_room")
@@ -127,16 +150,28 @@ class Metrics:
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
         """The root of a tree of at most ``limit`` nodes."""
         self._children: dict[str, Metrics] = {}
-        self._metric: Counter | Gauge | Histogram | Outcomes | None = None
+        self._metric: Counter | Gauge | Histogram | Group | None = None
         self._name = ""
         self._parent: Metrics | None = None
-        self._room: _Room | None = _Room(limit)  # None: cut off from the tree
-        self._node(("metrics", "dropped"))._metric = self._room.dropped
-        self._node(("metrics", "broken_gauges"))._metric = self._room.broken
+        ledger = Ledger()
+        self._room: Room | None = (room := Room(limit, ledger))  # None: cut off from the tree
+        own = self.scope("metrics")
+        own.follow("dropped", function=lambda: ledger.dropped)
+        own.follow("broken_gauges", function=lambda: ledger.broken)
+        own.gauge("nodes", function=lambda: room.used)
+        own.gauge("limit", function=lambda: room.limit)
 
     def scope(self, *names: str) -> Metrics:
         """The node at ``names`` below this one."""
         return self._node(names)
+
+    def bounded(self, *names: str, limit: int) -> Metrics:
+        """The node at ``names``, which may have ``limit`` nodes below it; for scopes whose names others choose."""
+        node = self._node(names)
+        above = node._room
+        if above is not None and not node._children:
+            node._room = Room(limit, above.ledger, above)
+        return node
 
     def counter(self, *names: str) -> Counter:
         """The counter at ``names``."""
@@ -167,22 +202,33 @@ class Metrics:
             node._metric = Histogram(1000 if node._name.endswith("_ms") else 1)
         return node._as(Histogram, node._metric)
 
+    def sizes(self, *names: str) -> Sizes:
+        """The histogram at ``names``, of whole numbers that are counted one by one on the hot path (:class:`Sizes`)."""
+        node = self._node(names)
+        if node._metric is None:
+            node._metric = Sizes()
+        return node._as(Sizes, node._metric)
+
+    def group(self, group: G, *names: str) -> G:
+        """Export ``group`` below the node at ``names``, in the place of an earlier one."""
+        self._node(names)._metric = group
+        return group
+
     def outcomes(self, *names: str, status: bool = True, pending: bool = True) -> Outcomes:
         """The request accounting of the scope ``names``; ``status`` and ``pending`` say whether these are exported."""
         node = self._node(names)
         if node._metric is None:
-            node._metric = Outcomes(status=status, pending=pending, folded=node._count_dropped)
+            node._metric = Outcomes(status=status, pending=pending, folded=node._drop)
         return node._as(Outcomes, node._metric)
 
     def settle_first(self, account: Account) -> None:
         """Let ``account`` settle before metrics are read or an interval ends; it is forgotten when nobody else holds it."""
         if self._room is not None:
-            self._room.accounts.add(account)
+            self._room.ledger.accounts.add(account)
 
     def _settle(self) -> None:
         if self._room is not None:
-            for account in list(self._room.accounts):
-                account.settle()
+            self._room.ledger.settle()
 
     def remove(self, *names: str) -> None:
         """Prune the node at ``names`` below this one if there is one."""
@@ -196,48 +242,59 @@ class Metrics:
         """Remove this node and all below it; their holders may go on using them, unexported."""
         if self._parent is not None and self._room is not None:
             del self._parent._children[self._name]
-            room = self._room
-            room.left += self._cut()
+            self._cut(self._parent._room)
 
     def rotate(self) -> None:
-        """End the interval of every histogram at and below this node."""
+        """End the interval of every histogram at and below this node; the log tells once an interval what found no room."""
         self._settle()
         stack = [self]
         while stack:
             node = stack.pop()
-            if isinstance(node._metric, (Histogram, Outcomes)):
-                node._metric.rotate()
+            metric = node._metric
+            if metric is not None and not isinstance(metric, (Counter, Gauge)):
+                metric.rotate()
             stack.extend(node._children.values())
+        if self._room is not None:
+            self._room.ledger.end_interval()
 
     def snapshot(self) -> Snapshot:
         """The values now. A gauge whose function raises is left out and counted: one broken source must not hide the others."""
+        return finished(self.reading())
+
+    def reading(self) -> Work[Snapshot]:
+        """The same, little by little; each metric is read once."""
         self._settle()
         counters: dict[Names, int] = {}
         gauges: dict[Names, float] = {}
         histograms: dict[Names, Window] = {}
         peaks: list[Names] = []
-        for names, metric in self._walk(()):
+        for number, (names, metric) in enumerate(self._walk(())):
+            if number % PAUSE_NODES == 0:
+                yield
             if isinstance(metric, Counter):
                 counters[names] = metric.value
-            elif isinstance(metric, Outcomes):
-                metric.collect(names, counters, gauges, histograms)
             elif isinstance(metric, Histogram):
                 if metric.window is not None:
                     histograms[names] = metric.window
-            else:
-                try:
-                    if metric.counts:
-                        counters[names] = int(metric.value)
-                    else:
-                        gauges[names] = float(metric.value)
-                except Exception:  # noqa: BLE001 - a gauge's function is foreign code called on behalf of an operator's request
-                    self._count_broken()
-                    continue
-                if metric.most:
-                    peaks.append(names)
+            elif not isinstance(metric, Gauge):
+                metric.collect(names, counters, gauges, histograms)
+            elif self._read_gauge(names, metric, counters, gauges) and metric.most:
+                peaks.append(names)
         return Snapshot(counters, gauges, histograms, frozenset(peaks))
 
-    def _walk(self, names: Names) -> Iterator[tuple[Names, Counter | Gauge | Histogram | Outcomes]]:
+    def _read_gauge(self, names: Names, metric: Gauge, counters: dict[Names, int], gauges: dict[Names, float]) -> bool:
+        """Whether it could be read."""
+        try:
+            if metric.counts:
+                counters[names] = int(metric.value)
+            else:
+                gauges[names] = float(metric.value)
+        except Exception:  # noqa: BLE001 - a gauge's function is foreign code called on behalf of an operator's request
+            self._count_broken()
+            return False
+        return True
+
+    def _walk(self, names: Names) -> Iterator[tuple[Names, Counter | Gauge | Histogram | Group]]:
         stack: list[tuple[Names, Metrics]] = [(names, self)]
         while stack:
             names, node = stack.pop()
@@ -257,27 +314,36 @@ class Metrics:
         child._children, child._metric = {}, None
         child._name, child._parent, child._room = name, self, self._room
         room = self._room
-        if room is not None and room.left <= 0:
-            room.dropped.incr()
+        if room is not None and not room.take():
+            self._drop()
             child._parent = child._room = None
             return child
-        if room is not None:
-            room.left -= 1
         self._children[name] = child
         return child
 
     def _count_broken(self) -> None:
         if self._room is not None:
-            self._room.broken.incr()
+            self._room.ledger.broken += 1
 
-    def _count_dropped(self) -> None:
+    def _drop(self) -> None:
         if self._room is not None:
-            self._room.dropped.incr()
+            self._room.ledger.drop(self._path())
 
-    def _cut(self) -> int:
-        """Detach this node and all below from the tree; how many nodes these are."""
-        self._room = None
-        return 1 + sum(child._cut() for child in self._children.values())
+    def _path(self) -> str:
+        names = []
+        node: Metrics | None = self
+        while node is not None and node._name:
+            names.append(node._name)
+            node = node._parent
+        return "/".join(reversed(names)) or "the root"
+
+    def _cut(self, charged: Room | None) -> None:
+        """Detach this node and all below from the tree; ``charged`` is the room that it takes a place of."""
+        room, self._room = self._room, None
+        for child in self._children.values():
+            child._cut(room)
+        if charged is not None:
+            charged.give()
 
     def _as(self, kind: type[T], metric: object) -> T:
         """The metric, which must be of that kind: two kinds under one name are a defect of the caller."""

@@ -8,25 +8,65 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from typing import Any
 
 from meshgw.telemetry.metrics import Metrics
 
+KB = 1024
+HEAP, MAPPED = "RssAnon:", "VmData:"
+"""Lines of ``/proc/self/status``: memory that belongs to no file and is resident, and what of it was asked for."""
 
-def add_process_metrics(metrics: Metrics, clock: Callable[[], float]) -> None:
-    """Add ``jvm/…`` below ``metrics`` (the root). ``clock`` gives seconds since the epoch; the process counts from this call."""
-    started = clock()
+
+def add_process_metrics(metrics: Metrics, clock: Callable[[], float]) -> Callable[[], None]:
+    """Add ``jvm/…`` below ``metrics`` (the root). ``clock`` gives seconds since the epoch; the process counts from this call.
+
+    What is returned ends what collections of garbage cost to be told.
+    """
+    started, collections = clock(), Collections()
     jvm = metrics.scope("jvm")
     jvm.gauge("uptime", function=lambda: (clock() - started) * 1000, most=True)
     jvm.gauge("start_time", function=lambda: started * 1000, most=True)
     jvm.gauge("num_cpus", function=_usable_cpus, most=True)
     jvm.gauge("thread", "count", function=threading.active_count)
+    jvm.gauge("thread", "daemon_count", function=lambda: sum(thread.daemon for thread in threading.enumerate()))
     jvm.gauge("gc", "cycles", function=lambda: sum(generation["collections"] for generation in gc.get_stats()))
+    jvm.gauge("gc", "msec", function=lambda: collections.seconds * 1000)
+    jvm.gauge("fd_limit", function=lambda: resource.getrlimit(resource.RLIMIT_NOFILE)[0], most=True)
     if os.path.isdir("/proc/self/fd"):
         page = os.sysconf("SC_PAGE_SIZE")
         jvm.gauge("mem", "current", "used", function=lambda: _resident_pages() * page)
+        jvm.gauge("heap", "used", function=lambda: _status(HEAP))
+        jvm.gauge("heap", "committed", function=lambda: _status(MAPPED))
         jvm.gauge("fd_count", function=lambda: len(os.listdir("/proc/self/fd")) - 1)  # listing it opens one
+    collections.start()
+    return collections.stop
+
+
+class Collections:
+    """How long collections of garbage took, all together. The interpreter calls it around each: some microseconds."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._began = 0.0
+
+    def start(self) -> None:
+        """Be told."""
+        gc.callbacks.append(self._told)
+
+    def stop(self) -> None:
+        """Be told no more."""
+        if self._told in gc.callbacks:
+            gc.callbacks.remove(self._told)
+
+    def _told(self, phase: str, _facts: Mapping[str, Any]) -> None:
+        if phase == "start":
+            self._began = perf_counter()
+        elif self._began:
+            self.seconds += perf_counter() - self._began
 
 
 def _usable_cpus() -> int:
@@ -38,3 +78,9 @@ def _usable_cpus() -> int:
 def _resident_pages() -> int:
     with open("/proc/self/statm", encoding="ascii") as statm:
         return int(statm.read().split()[1])
+
+
+def _status(name: str) -> int:
+    """Bytes of one line of the process's status."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(name)) * KB

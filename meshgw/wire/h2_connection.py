@@ -13,6 +13,7 @@ from typing import Final
 import attrs
 
 from meshgw.wire import h2_frames as frames
+from meshgw.wire.h2_counts import FrameCounts
 from meshgw.wire.h2_defence import SMALL_INCREMENT, Defence
 from meshgw.wire.h2_frames import HEAD, HEAD_SIZE, Code, ConnectionFault, StreamFault
 from meshgw.wire.h2_messages import FieldWriter
@@ -65,8 +66,11 @@ class H2Connection(Sending):
         writer: FieldWriter,
         later: Callable[[Callable[[], None]], None],
         clock: Callable[[], float],
+        counts: FrameCounts | None = None,
     ) -> None:
-        super().__init__(sink, writer, later)
+        """``counts`` are for frames, which are not counted without."""
+        super().__init__(sink, writer, later, counts)
+        self._received_sizes = self.counts.received
         self._own = own
         self.defence = Defence(clock)
         self.highest = 0
@@ -238,6 +242,7 @@ class H2Connection(Sending):
             raise StreamFault(Code.FLOW_CONTROL_ERROR, "more data than the stream's window allows")
         if flags & frames.PADDED:
             payload = frames.unpadded(flags, payload, "DATA")
+        self._received_sizes[len(payload)] += 1
         ends = bool(flags & frames.END_STREAM)
         if payload or ends:
             self.useful += 1
@@ -404,6 +409,7 @@ class H2Connection(Sending):
             else:
                 self.noise()
             return
+        self.counts.resets_received += 1
         self._close(stream, GIVEN_UP)
         stream.reset_received(frames.read_code(payload))
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from meshgw.wire import h2_frames as frames
+from meshgw.wire.h2_counts import FrameCounts, Uncounted
 from meshgw.wire.h2_frames import HEAD
 from meshgw.wire.h2_messages import FieldWriter
 from meshgw.wire.h2_stream import LOW_WATER, H2Stream, gather
@@ -40,8 +41,12 @@ class Sink(Protocol):
 class Sending:
     """What both sides have in common for sending. ``later(function)`` calls it at the end of this round of events."""
 
-    def __init__(self, sink: Sink, writer: FieldWriter, later: Callable[[Callable[[], None]], None]) -> None:
+    def __init__(
+        self, sink: Sink, writer: FieldWriter, later: Callable[[Callable[[], None]], None], counts: FrameCounts | None = None
+    ) -> None:
         self.sink, self._later = sink, later
+        self.counts: FrameCounts = Uncounted() if counts is None else counts
+        self._sent_sizes = self.counts.sent
         self.streams: dict[int, H2Stream] = {}
         self.peer_window = self.send_window = frames.DEFAULT_WINDOW
         """What streams begin with, and what the connection has."""
@@ -124,6 +129,7 @@ class Sending:
         if stream.queue:
             stream.trailers = lines
         elif lines:
+            self.counts.trailers_sent += 1
             self.send_headers(stream, lines, True)
         else:
             if self._tail is stream:  # its last data is still here, and can say that it is the last
@@ -136,11 +142,13 @@ class Sending:
     def reset(self, stream: H2Stream, code: int) -> None:
         """Give a stream up; what comes for it still is ignored."""
         if self.streams.get(stream.id) is stream:
+            self.counts.resets_sent += 1
             self.emit(frames.rst_stream(stream.id, code))
             self._close(stream, RESET)
 
     def _put(self, stream: H2Stream, data: bytes | memoryview, size: int, ends: bool) -> None:
         self.emit(HEAD.pack(size >> 8, size & 0xFF, frames.DATA, ends, stream.id))
+        self._sent_sizes[size] += 1
         if size:
             self._out.append(data)
             self._tail = stream

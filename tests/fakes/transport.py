@@ -24,6 +24,7 @@ class FakeConnection:
         self.ending = ""
         self.is_full = self.is_sending = self.is_paused = self.is_half_closed = False
         self.flushed = self.received = self.sent = 0
+        self.blocked = 0.0
 
     def start(self) -> None:
         pass

@@ -7,6 +7,7 @@ from meshgw.errors import CallerGone, MeshError
 from meshgw.filters.budget import RetryBudget
 from meshgw.filters.stats import AttemptStats, ServiceStats, Tally
 from meshgw.telemetry.metrics import Metrics
+from meshgw.telemetry.outcomes import Outcomes
 
 
 def budget() -> RetryBudget:
@@ -26,7 +27,21 @@ def counters(metrics: Metrics) -> dict[str, int]:
 def scopes(metrics: Metrics, retries: RetryBudget | None = None, requeues: RetryBudget | None = None) -> tuple[ServiceStats, AttemptStats]:
     service = ServiceStats(metrics.outcomes("scope", "service"), retries or budget(), metrics.histogram("retries"))
     client, through = metrics.outcomes("scope", "client"), metrics.outcomes("scope", "through")
-    return service, AttemptStats(client, through, requeues or budget(), metrics.histogram("requeues"))
+    return service, attempts(metrics, client, through, requeues)
+
+
+def attempts(
+    metrics: Metrics, client: Outcomes, through: Outcomes, requeues: RetryBudget | None = None, *, dtab_size: int = 0
+) -> AttemptStats:
+    return AttemptStats(
+        client,
+        through,
+        requeues or budget(),
+        per_request=metrics.histogram("requeues"),
+        acquisition=metrics.histogram("acquisition_ms"),
+        dtab_sizes=metrics.histogram("dtab"),
+        dtab_size=dtab_size,
+    )
 
 
 SCOPES = ("service", "client", "through")
@@ -132,9 +147,7 @@ def test_a_tally_begins_the_slices_of_both_budgets() -> None:
 def test_errors_made_here_count_by_name_for_services_and_clients() -> None:
     metrics = Metrics()
     service = ServiceStats(metrics.outcomes("scope"), budget(), metrics.histogram("retries"))
-    attempt = AttemptStats(
-        metrics.outcomes("scope", "client"), metrics.outcomes("scope", "through"), budget(), metrics.histogram("requeues")
-    )
+    attempt = attempts(metrics, metrics.outcomes("scope", "client"), metrics.outcomes("scope", "through"))
     ex = ended(-502, error=CallerGone())
     for stats in (service, attempt):
         stats.on_request(ex)
@@ -147,7 +160,7 @@ def test_errors_made_here_count_by_name_for_services_and_clients() -> None:
 def test_a_retrys_time_counts_from_its_own_beginning() -> None:
     metrics = Metrics()
     client = metrics.outcomes("scope", "client")
-    stats = AttemptStats(client, metrics.outcomes("scope", "through"), budget(), metrics.histogram("requeues"))
+    stats = attempts(metrics, client, metrics.outcomes("scope", "through"))
     ex = ended(200, micros=9_000_000)
     ex.retries, ex.attempt_started, ex.ended = 1, 100.0, 100.25
     stats.on_request(ex)
@@ -158,7 +171,7 @@ def test_a_retrys_time_counts_from_its_own_beginning() -> None:
 def test_requests_and_attempts_fill_their_budgets() -> None:
     metrics, retries, requeues = Metrics(), budget(), budget()
     service = ServiceStats(metrics.outcomes("scope"), retries, metrics.histogram("retries"))
-    attempt = AttemptStats(metrics.outcomes("client"), metrics.outcomes("through"), requeues, metrics.histogram("requeues"))
+    attempt = attempts(metrics, metrics.outcomes("client"), metrics.outcomes("through"), requeues)
     for _ in range(3):
         service.on_request(Exchange())
     attempt.on_request(Exchange())
