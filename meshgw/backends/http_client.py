@@ -234,7 +234,7 @@ class ApiClient:
     def unreachable(self, error: BaseException) -> BackendUnreachable:
         """The error for a connection that could not be had, or broke."""
         refusal = self._explain() if isinstance(_cause(error), SSL.Error) else ""
-        return BackendUnreachable(backend=self.name, reason=f"its TLS certificate is refused: {refusal}" if refusal else _reason(error))
+        return BackendUnreachable(backend=self.name, reason=f"its TLS certificate is refused: {refusal}" if refusal else reason_of(error))
 
 
 class LineStream:
@@ -284,7 +284,7 @@ def _cause(error: BaseException) -> BaseException:
     return next((cause for cause in causes if isinstance(cause, SSL.Error)), causes[0] if causes else error)
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """The error in an operator's words."""
     cause = _cause(error)
     if isinstance(cause, SSL.Error):

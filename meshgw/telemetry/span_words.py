@@ -26,6 +26,11 @@ def trace_text(trace: TraceId) -> str:
     return f"{trace.high:016x}{trace.trace:016x}" if trace.high else f"{trace.trace:016x}"
 
 
+def utf8(text: str) -> bytes:
+    """The text on the wire; what a request had that is no text at all becomes question marks."""
+    return text.encode("utf-8", "replace")
+
+
 def parent_of(trace: TraceId) -> int | None:
     """The id of the span above; None where the trace begins."""
     return None if trace.parent == trace.span else trace.parent

@@ -112,7 +112,7 @@ def test_kinds_lists_supported_and_later_ones() -> None:
     found = {(group, id): rest for group, id, rest in lines}
     assert status == 0
     assert found["namers", "io.l5d.fs"].startswith("meshgw: ")
-    assert found["telemeters", "io.l5d.zipkin"] == "not supported yet: traces to Zipkin"
+    assert found["protocols", "thriftmux"] == "not supported yet: ThriftMux router"
 
 
 def test_kinds_gives_json() -> None:

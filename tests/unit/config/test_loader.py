@@ -33,6 +33,7 @@ def router(result: LoadResult) -> HttpRouterConfig:
     return config
 
 
+TELEMETERS = sorted([*Registry().known("telemeters"), "trial.telemeter"])
 FILES = {
     "": ["l.yaml: the file is empty; at least the key 'routers' is required"],
     "# a comment\n": ["l.yaml: the file is empty; at least the key 'routers' is required"],
@@ -133,11 +134,15 @@ VALUES = {
     "admin: {tls: {sni: {ingress: true}}}": "admin.tls: sni.ingress is for servers of routers; the admin server has no ingresses",
     "usage: []": "usage: expected an object, found a list",
     "namers: {}": "namers: expected a list, found an object",
-    "telemetry: [{}]": "telemetry[0].kind: missing required field 'kind'; known: io.l5d.prometheus, trial.telemeter",
+    "telemetry: [{}]": f"telemetry[0].kind: missing required field 'kind'; known: {', '.join(TELEMETERS)}",
     "namers: [{kind: io.l5d.fs}]": "namers[0].rootDir: missing required field 'rootDir'",
     "namers: [{kind: io.l5d.fs, rootDir: /no/such}]": "namers[0].rootDir: /no/such is not a directory; it does not exist",
     "namers: [{kind: io.l5d.fs, rootDir: /dev/null}]": "namers[0].rootDir: /dev/null is not a directory",
-    "telemetry: [{kind: io.l5d.zipkin}]": "telemetry[0].kind: not supported yet: traces to Zipkin (`io.l5d.zipkin`)",
+    "telemetry: [{kind: io.l5d.recentRequests, sampleRate: 1.5}]": "telemetry[0].sampleRate: sampleRate must be between 0.0 and 1.0",
+    "telemetry: [{kind: io.l5d.tracelog, host: x}]": (
+        "telemetry[0].host: unknown field 'host'; known: experimental, kind, level, sampleRate"
+    ),
+    "telemetry: [{kind: io.l5d.zipkin, tls: {commonName: z}}]": "telemetry[0]: tls needs protocol: http",
     "namers: [{kind: io.l5d.k8s.istio}]": "namers[0].kind: out of scope: Istio's discontinued API (`io.l5d.k8s.istio`)",
     "namers: [{kind: trial.namer}]": (
         "namers[0].experimental: The trial.namer namer is experimental and must be explicitly enabled by setting the "

@@ -71,7 +71,7 @@ def test_fields_that_are_not_supported_yet_appear_as_such(page: str, registry: R
     for config in blocks(registry):
         for name, what in later_of(config).items():
             assert f"`{name}` ({what})" in page
-    assert "`io.l5d.zipkin` (traces to Zipkin)" in page
+    assert "`thriftmux` (ThriftMux router)" in page
 
 
 def test_every_link_has_its_heading(page: str) -> None:

@@ -1,0 +1,296 @@
+"""Spans on their way to a collector: a bounded queue, batches, one request at a time, patience with a collector that is away.
+
+The request path only appends; encoding and sending happen in between, a batch at a time. Whatever the collector does, memory and the end
+of the process stay bounded: what does not fit, or cannot be told in time, is dropped and counted. How a batch travels is the caller's
+business (``backends.zipkin``, ``backends.otlp``).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from random import Random
+from typing import Any, ClassVar, Final
+
+import attrs
+from twisted.application.service import Service
+from twisted.internet import defer
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from meshgw.core.timers import Backoff
+from meshgw.errors import MeshError
+from meshgw.telemetry.metrics import Metrics
+from meshgw.telemetry.spans import Span
+
+SPAN_COST: Final = 400
+"""Bytes that a span takes besides the text of its tags."""
+STOP_SECONDS: Final = 2.0
+MOST_WAIT: Final = 60.0
+"""Seconds; a collector that asks for more patience than that is asked again all the same."""
+QUIET_SECONDS: Final = 60.0
+MOST_ATTEMPTS: Final = 8
+"""For one batch, which take about a minute: what a collector cannot take however often it is asked must not hold up the rest."""
+
+Deliver = Callable[[Sequence[Span]], Coroutine[Any, Any, None]]
+"""Tells a collector some spans. Raises :class:`CollectorAway`, :class:`SpansRefused`, or whatever else kept it from that."""
+
+_NEVER: Final = -1.0
+_log = Logger()
+
+
+class DeliveryError(MeshError):
+    """A collector did not take a batch."""
+
+    phase: ClassVar[str] = "telemetry"
+
+
+@attrs.frozen(kw_only=True)
+class CollectorAway(DeliveryError):
+    """It may take the batch later; not before ``wait`` seconds, if it says so."""
+
+    reason: str
+    wait: float = 0.0
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+@attrs.frozen(kw_only=True)
+class SpansRefused(DeliveryError):
+    """It will not take the batch, however often it is asked."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """How much waits, and what makes a batch.
+
+    A batch is small since it is encoded in one go, in which no request is served: 100 spans take some 3 ms.
+    """
+
+    most_spans: int = 10_000
+    most_bytes: int = 8 << 20
+    batch_spans: int = 100
+    batch_bytes: int = 256 << 10
+    linger: float = 1.0
+    """Seconds that spans wait for more of them."""
+    request_seconds: float = 1.0
+
+
+def cost(span: Span) -> int:
+    """About how many bytes a span takes."""
+    return SPAN_COST + sum([len(name) + len(value) for name, value in span.tags.items()])
+
+
+class SpanQueue:
+    """Spans that wait, up to a number and a size."""
+
+    def __init__(self, most_spans: int, most_bytes: int) -> None:
+        self._most_spans, self._most_bytes = most_spans, most_bytes
+        self._waiting: deque[tuple[int, Span]] = deque()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, span: Span) -> bool:
+        """Whether there was room for it."""
+        size = cost(span)
+        if len(self._waiting) >= self._most_spans or self._bytes + size > self._most_bytes:
+            return False
+        self._waiting.append((size, span))
+        self._bytes += size
+        return True
+
+    def take(self, most_spans: int, most_bytes: int) -> list[Span]:
+        """The next spans, the oldest first: at least one if there is any, whatever its size."""
+        taken: list[Span] = []
+        size = 0
+        while self._waiting and len(taken) < most_spans and (not taken or size + self._waiting[0][0] <= most_bytes):
+            one, span = self._waiting.popleft()
+            size += one
+            taken.append(span)
+        self._bytes -= size
+        return taken
+
+
+class SpanSender(Service):
+    """Sends what is recorded to ``where``, a batch at a time. ``metrics`` is the scope in which it counts."""
+
+    def __init__(
+        self, clock: IReactorTime, random: Random, metrics: Metrics, deliver: Deliver, *, where: str, limits: Limits | None = None
+    ) -> None:
+        self._clock, self._deliver, self._where = clock, deliver, where
+        self._limits = limits or Limits()
+        self._queue = SpanQueue(self._limits.most_spans, self._limits.most_bytes)
+        self._backoff = Backoff(random, least=0.5, most=15.0)
+        self._sent, self._dropped = metrics.counter("sent"), metrics.counter("dropped")
+        self._failures = metrics.counter("failures")
+        self._queued = metrics.gauge("queued")
+        self._lingering: IDelayedCall | None = None
+        self._working: Deferred[None] | None = None
+        self._pause: Deferred[None] | None = None
+        self._is_stopping = False
+        self._dropped_before: int | None = None  # what was dropped when the outage began that the log was told of
+        self._told_at: float | None = None
+
+    # --- the request path
+
+    def record(self, spans: tuple[Span, ...]) -> None:
+        """Take the spans of one request; what does not fit is dropped. Never raises, and does no more than that here."""
+        if not self.running or self._is_stopping:
+            self._dropped.incr(len(spans))
+            return
+        taken = sum([self._queue.put(span) for span in spans])
+        self._dropped.incr(len(spans) - taken)
+        self._count(taken)
+        if self._working is None:
+            if len(self._queue) >= self._limits.batch_spans:
+                self._soon(0.0)
+            elif self._lingering is None:
+                self._soon(self._limits.linger)
+
+    def _count(self, more: int) -> None:
+        self._queued.set(self._queued.value + more)  # not of the queue's length: several telemeters of a kind share it
+
+    def _soon(self, seconds: float) -> None:
+        call = self._lingering
+        if call is None:
+            self._lingering = self._clock.callLater(seconds, self._begin)
+        elif call.getTime() > self._clock.seconds() + seconds:
+            call.reset(seconds)
+
+    # --- sending
+
+    def _begin(self) -> None:
+        self._lingering = None
+        if self._working is None:
+            working: Deferred[None] = Deferred.fromCoroutine(self._work())
+            if not working.called:
+                self._working = working
+            working.addBoth(self._rest)
+
+    def _rest(self, result: object) -> None:
+        self._working = None
+        if isinstance(result, Failure) and not result.check(CancelledError):  # type: ignore[no-untyped-call]
+            _log.failure("defect in sending spans to {where}", result, where=self._where)
+        if self._queue and not self._is_stopping:
+            self._soon(self._limits.linger)
+
+    async def _work(self) -> None:
+        """Send for as long as there are whole batches; at the end of the process all, until the collector does not take one."""
+        limits = self._limits
+        while True:
+            batch = self._queue.take(limits.batch_spans, limits.batch_bytes)
+            is_sent = False
+            try:
+                is_sent = await self._send(batch)
+            finally:
+                self._count(-len(batch))
+                self._dropped.incr(0 if is_sent else len(batch))
+            if len(self._queue) < (1 if self._is_stopping else limits.batch_spans) or (self._is_stopping and not is_sent):
+                return
+
+    async def _send(self, batch: Sequence[Span]) -> bool:
+        """Whether the collector has taken the batch, now or when it was back."""
+        for _ in range(MOST_ATTEMPTS):
+            wait = await self._try(batch)
+            if wait is None:
+                return True
+            if wait == _NEVER or self._is_stopping:
+                return False
+            await self._sleep(wait)
+        return False
+
+    async def _try(self, batch: Sequence[Span]) -> float | None:
+        """One attempt: None if the collector took the batch, else the seconds until the next attempt."""
+        seconds = self._limits.request_seconds
+        try:
+            await Deferred.fromCoroutine(self._deliver(batch)).addTimeout(seconds, self._clock)
+        except defer.TimeoutError:
+            return self._away(f"no answer within {seconds:g} s")
+        except SpansRefused as error:
+            self._complain(f"{error}; they are dropped")
+            return _NEVER
+        except CollectorAway as error:
+            return self._away(str(error), min(error.wait, MOST_WAIT))
+        except MeshError as error:
+            return self._away(str(error))
+        except CancelledError:
+            raise
+        except Exception:  # noqa: BLE001 - the rim: one batch that cannot be encoded must not end all that come after it
+            self._failures.incr()
+            _log.failure("{count} spans cannot be told to {where}", count=len(batch), where=self._where)
+            return _NEVER
+        self._succeeded(len(batch))
+        return None
+
+    def _away(self, reason: str, wait: float = 0.0) -> float:
+        self._complain(f"{reason}; trying again")
+        return max(wait, self._backoff.next())
+
+    def _complain(self, reason: str) -> None:
+        """Once per outage; and a collector that takes every other batch has one outage a minute."""
+        self._failures.incr()
+        now = self._clock.seconds()
+        if self._dropped_before is None and (self._told_at is None or now - self._told_at >= QUIET_SECONDS):
+            self._dropped_before, self._told_at = self._dropped.value, now
+            _log.warn("{where} does not take spans: {reason}", where=self._where, reason=reason)
+        else:
+            _log.debug("{where} does not take spans: {reason}", where=self._where, reason=reason)
+
+    def _succeeded(self, count: int) -> None:
+        self._sent.incr(count)
+        self._backoff.reset()
+        before, self._dropped_before = self._dropped_before, None
+        if before is not None:
+            lost = self._dropped.value - before
+            _log.info("{where} takes spans again; {lost} were dropped meanwhile", where=self._where, lost=lost)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait; the end of the process ends that."""
+        pause: Deferred[None] = Deferred()
+        self._pause = pause
+        call = self._clock.callLater(seconds, pause.callback, None)
+        try:
+            await pause
+        finally:
+            self._pause = None
+            if call.active():
+                call.cancel()
+
+    # --- the end
+
+    def stopService(self) -> Deferred[None]:
+        """Send what waits, within ``STOP_SECONDS``, and without patience: the first failure drops the rest."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        self._is_stopping = True
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
+        if self._working is None and self._queue:
+            self._begin()
+        elif self._pause is not None and not self._pause.called:
+            self._pause.callback(None)
+        working = self._working
+        if working is not None:
+            working.addTimeout(STOP_SECONDS, self._clock)
+            ended: Deferred[Any] = Deferred()
+            working.addBoth(lambda _result: ended.callback(None))
+            await ended
+        self._drop_all()
+
+    def _drop_all(self) -> None:
+        rest = len(self._queue.take(len(self._queue), self._limits.most_bytes + SPAN_COST))
+        self._dropped.incr(rest)
+        self._count(-rest)

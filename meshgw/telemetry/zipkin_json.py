@@ -1,0 +1,54 @@
+"""Spans for Zipkin's HTTP collector: a list of v2 spans as JSON.
+
+Source: Zipkin's API v2 (zipkin2-api.yaml, ``POST /api/v2/spans``). Pure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from ipaddress import ip_address
+from typing import Any
+
+from meshgw.telemetry.span_words import ERROR, error_of, is_debug, microseconds, parent_of, trace_text
+from meshgw.telemetry.spans import Endpoint, Span
+
+
+def encode_spans(spans: Sequence[Span]) -> bytes:
+    """The body of a request."""
+    return json.dumps([_span(span) for span in spans], separators=(",", ":")).encode()
+
+
+def _span(span: Span) -> dict[str, Any]:
+    trace, error = span.trace, error_of(span)
+    parent = parent_of(trace)
+    found: dict[str, Any] = {
+        "traceId": trace_text(trace),
+        "id": f"{trace.span:016x}",
+        "kind": "CLIENT" if span.is_client else "SERVER",
+        "name": span.name,
+        "timestamp": microseconds(span.started),
+        "duration": max(1, microseconds(span.duration)),
+        "localEndpoint": {"serviceName": span.router, **_endpoint(span.local)},
+        "tags": span.tags if not error else {ERROR: error, **span.tags},
+    }
+    if parent is not None:
+        found["parentId"] = f"{parent:016x}"
+    if span.peer is not None:
+        found["remoteEndpoint"] = _endpoint(span.peer)
+    if span.events:
+        found["annotations"] = [{"timestamp": microseconds(moment), "value": word} for moment, word in span.events]
+    if is_debug(trace):
+        found["debug"] = True
+    return found
+
+
+def _endpoint(endpoint: Endpoint | None) -> dict[str, Any]:
+    if endpoint is None:
+        return {}
+    host, port = endpoint
+    try:
+        version = ip_address(host).version
+    except ValueError:
+        return {"port": port}
+    return {f"ipv{version}": host, "port": port}
