@@ -1,8 +1,11 @@
-"""Prometheus, promtool and InfluxDB read what the gateway serves, whatever the names are."""
+"""Prometheus, promtool, InfluxDB and a StatsD server read what the gateway tells, whatever the names are."""
 
 from __future__ import annotations
 
 import json
+import re
+import socket
+from contextlib import closing, suppress
 
 import pytest
 
@@ -100,3 +103,63 @@ def test_what_a_gateway_tells_influxdb_is_found_there(running: Running) -> None:
     assert {tags["host"] for _, tags, _ in points} == {host}
     assert {tags["rt"] for name, tags, _ in points if name.startswith("rt:")} == {LABEL}
     assert [fields["uptime"] > 0 for name, _, fields in points if name == "jvm"] == [True]
+
+
+class StatsdRecorder:
+    """A StatsD server that adds up what it is told, and keeps what it cannot read."""
+
+    LINE = re.compile(rb"(?P<name>[A-Za-z0-9_.]+):(?P<value>[+-]?\d+(?:\.\d+)?)\|(?P<kind>c|g|ms)(?:\|@(?P<rate>0\.\d+|1))?")
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind((LOOPBACK, 0))
+        self._socket.setblocking(False)
+        self.port = self._socket.getsockname()[1]
+        self.counters: dict[str, int] = {}
+        self.gauges: dict[str, float] = {}
+        self.bad: list[bytes] = []
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def read(self) -> StatsdRecorder:
+        """Take all that has come so far."""
+        with suppress(BlockingIOError):
+            while True:
+                for line in self._socket.recv(65536).split(b"\n"):
+                    self._take(line)
+        return self
+
+    def _take(self, line: bytes) -> None:
+        found = self.LINE.fullmatch(line)
+        if found is None:
+            self.bad.append(line)
+            return
+        name, value = found["name"].decode(), found["value"]
+        if found["kind"] == b"c":
+            self.counters[name] = self.counters.get(name, 0) + int(value)
+        elif found["kind"] == b"g":
+            before = self.gauges.get(name, 0.0) if value[:1] in b"+-" else 0.0
+            self.gauges[name] = before + float(value)
+
+
+def test_a_statsd_server_counts_what_the_gateway_counts(running: Running) -> None:
+    with closing(StatsdRecorder()) as recorder:
+        statsd = {
+            "kind": "io.l5d.statsd",
+            "experimental": True,
+            "hostname": "localhost",
+            "port": recorder.port,
+            "prefix": "mesh",
+            "gaugeIntervalMs": 300,
+        }
+        router = {"label": LABEL, "identifier": {"kind": "io.l5d.header", "header": "to"}}
+        gw = gateway(running, {"web": Nginx(running, HELLO).port}, router=router, top={"telemetry": [statsd]})
+        for number in range(5):
+            assert gw.get("h", "/" if number else "/bad", "to: /web").status == (200 if number else 500)
+        service = "mesh.rt.we_b__a_b_c__.service.svc.web"
+        assert wait_until(lambda: recorder.read().counters.get(f"{service}.requests") == 5, SECONDS), recorder.counters
+        assert (recorder.counters[f"{service}.success"], recorder.counters[f"{service}.failures"]) == (4, 1)
+        assert wait_until(lambda: recorder.read().gauges.get("mesh.jvm.uptime", 0.0) > 0, SECONDS)
+        assert recorder.bad == []
+        assert gw.metrics()["telemetry/io.l5d.statsd/dropped"] == 0
