@@ -9,6 +9,7 @@ import { SHARE_WINDOW } from "./model.js";
 /** @typedef {import("./model.js").RouterModel} RouterModel */
 
 export const CHART_SPAN = 180_000;
+export const SHARE_STARTS = [0.99, 0.95, 0.9, 0.5]; // a fall from 100 % to 99 % must be seen
 
 /**
  * Figures side by side, each with its name.
@@ -63,7 +64,7 @@ export function trafficChart(height) {
 
 /** A chart of the share of successes. @param {number} height */
 export function successChart(height) {
-  const chart = new Chart({ label: "Success rate", series: [{ name: "success", style: "line-good" }], format: percent, span: CHART_SPAN, end: 1, height });
+  const chart = new Chart({ label: "Success rate", series: [{ name: "success", style: "line-good" }], format: percent, span: CHART_SPAN, end: 1, starts: SHARE_STARTS, height });
   return { element: chart.element, update: (/** @type {RouterModel} */ { history }) => chart.update([history.shares()], history.time(history.length - 1)) };
 }
 

@@ -171,9 +171,14 @@ export function causes(part) {
       if (below === null || typeof below !== "object") continue;
       const before = found.length;
       walk(below, [...names, name]);
-      if (found.length === before && "counter" in below) found.push([[...names, name].join(" › "), below.counter]); // the last of a chain
+      if (found.length === before && "counter" in below) found.push([[...names, name].map(shortName).join(" › "), below.counter]); // the last of a chain
     }
   };
   walk(part.node.failures ?? {}, []);
   return found;
+}
+
+/** The class without its package. @param {string} name */
+function shortName(name) {
+  return name.slice(name.lastIndexOf(".") + 1);
 }

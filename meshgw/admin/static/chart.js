@@ -4,6 +4,7 @@ import { el, fill, setText } from "./dom.js";
 import { axisEnd } from "./figures.js";
 
 const SVG = "http://www.w3.org/2000/svg";
+const LEAST_SPAN = 60_000; // milliseconds
 const WIDTH = 1000; // units of the drawing, which is stretched to its place; strokes keep their width
 
 /** @typedef {{time: number, value: number | null}} Point */
@@ -41,15 +42,18 @@ export class Chart {
    * @param {string} options.label what it shows, for those who do not see it
    * @param {Series[]} options.series
    * @param {(value: number | null) => string} options.format how values are written
-   * @param {number} options.span how far it looks back, in milliseconds
+   * @param {number} options.span how far it looks back at most, in milliseconds; less while there is less to show
    * @param {number} [options.end] where the vertical axis ends; by default it follows the values
-   * @param {number} [options.start] where it begins; 0 by default
+   * @param {number[]} [options.starts] where it may begin, falling: the first that all values reach is taken; 0 by default
    * @param {number} [options.height] in pixels
    */
-  constructor({ label, series, format, span, end, start = 0, height = 96 }) {
-    Object.assign(this, { label, series, format, span });
+  constructor({ label, series, format, span, end, starts = [0], height = 96 }) {
+    Object.assign(this, { label, series, format });
+    this.most = span;
+    this.span = Math.min(span, LEAST_SPAN);
     this.fixedEnd = end;
-    this.low = start;
+    this.starts = starts;
+    this.low = 0;
     this.high = end ?? 1;
     this.height = height;
     this.now = 0;
@@ -62,9 +66,10 @@ export class Chart {
     const grid = [0, 0.5, 1].map((at) => svg("line", { class: "chart-grid", x1: 0, x2: WIDTH, y1: this.y0(at), y2: this.y0(at) }));
     this.drawing.append(...grid, this.area, ...this.lines.toReversed(), this.cross);
     this.top = el("span", { class: "chart-top" });
+    this.bottom = el("span", { class: "chart-top chart-bottom" });
     this.values = series.map(() => el("span", { class: "chart-value number" }));
     this.when = el("span", { class: "chart-when" });
-    this.plot = el("div", { class: "chart-plot", role: "img", style: { height: `${height}px` } }, this.drawing, this.top);
+    this.plot = el("div", { class: "chart-plot", role: "img", style: { height: `${height}px` } }, this.drawing, this.top, this.bottom);
     this.element = el("figure", { class: "chart" }, this.legend(), this.plot, this.axis());
     this.watchPointer();
   }
@@ -77,7 +82,8 @@ export class Chart {
   }
 
   axis() {
-    return el("div", { class: "chart-axis", "aria-hidden": "true" }, el("span", null, `${Math.round(this.span / 60_000)} min ago`), el("span", null, "now"));
+    this.begin = el("span", null);
+    return el("div", { class: "chart-axis", "aria-hidden": "true" }, this.begin, el("span", null, "now"));
   }
 
   /** @param {number} share of the height, from below */
@@ -89,9 +95,10 @@ export class Chart {
   update(points, now) {
     this.points = points;
     this.now = now;
-    if (this.fixedEnd === undefined) {
-      this.high = axisEnd(Math.max(0, ...points.flat().map(({ time, value }) => (time >= now - this.span ? value ?? 0 : 0))));
-    }
+    const oldest = Math.max(0, ...points.map((one) => (one.length ? now - one[0].time : 0)));
+    this.span = Math.min(this.most, Math.max(LEAST_SPAN, oldest));
+    setText(this.begin, `${this.spanText()} ago`);
+    this.scale(points.flatMap((one) => one.flatMap(({ time, value }) => (value !== null && time >= now - this.span ? [value] : []))));
     const x = (/** @type {number} */ time) => WIDTH * (1 - (now - time) / this.span);
     const y = (/** @type {number} */ value) => this.y0((Math.max(this.low, Math.min(value, this.high)) - this.low) / (this.high - this.low));
     const lines = points.map((one) => linePath(one, x, y));
@@ -100,6 +107,14 @@ export class Chart {
     setText(this.top, this.format(this.high));
     if (!this.isPointed) this.showValues(null);
     this.plot.setAttribute("aria-label", this.told());
+  }
+
+  /** Choose where the vertical axis begins and ends. @param {number[]} values */
+  scale(values) {
+    if (this.fixedEnd === undefined) this.high = axisEnd(Math.max(0, ...values));
+    const least = Math.min(this.high, ...values);
+    this.low = this.starts.find((start) => start < least) ?? 0;
+    setText(this.bottom, this.low > 0 ? this.format(this.low) : "");
   }
 
   /** @param {Point[]} points @param {string} line @param {(time: number) => number} x */
@@ -115,7 +130,11 @@ export class Chart {
       if (!values.length) return `${name}: nothing yet`;
       return `${name}: now ${this.format(values[values.length - 1])}, least ${this.format(Math.min(...values))}, most ${this.format(Math.max(...values))}`;
     });
-    return `${this.label}, last ${Math.round(this.span / 60_000)} minutes. ${told.join("; ")}`;
+    return `${this.label}, last ${this.spanText()}. ${told.join("; ")}`;
+  }
+
+  spanText() {
+    return this.span < 120_000 ? `${Math.round(this.span / 1000)} s` : `${Math.round(this.span / 60_000)} min`;
   }
 
   /** Write the values at a time, or the newest ones. @param {number | null} time */

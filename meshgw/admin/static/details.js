@@ -1,5 +1,6 @@
 // What unfolds below a row: all that is known of one server, service or client.
 
+import { SHARE_STARTS } from "./cards.js";
 import { causes, facts, healthBadge, statuses, tally } from "./cells.js";
 import { Chart } from "./chart.js";
 import { el, fill, setText, state } from "./dom.js";
@@ -43,7 +44,7 @@ function panel(title, piece) {
 
 /** @returns {Piece} */
 function shareChart() {
-  const chart = new Chart({ label: "Success rate", series: [{ name: "success", style: "line-good" }], format: percent, span: 60_000, end: 1, height: 72 });
+  const chart = new Chart({ label: "Success rate", series: [{ name: "success", style: "line-good" }], format: percent, span: 60_000, end: 1, starts: SHARE_STARTS, height: 72 });
   const update = (/** @type {Part} */ { history }) => chart.update([history.shares()], history.time(history.length - 1));
   return panel("Success rate", { element: chart.element, update });
 }

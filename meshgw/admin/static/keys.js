@@ -47,7 +47,8 @@ function goTo(event) {
 
 /** @param {KeyboardEvent} event */
 function find(event) {
-  const field = /** @type {HTMLElement | null} */ (document.querySelector("[data-find], input[type=search]"));
+  const fields = /** @type {HTMLElement[]} */ ([...document.querySelectorAll("[data-find], input[type=search]")]);
+  const field = fields.find((one) => one.offsetParent !== null); // the first that is shown
   if (!field) return;
   event.preventDefault();
   field.focus();

@@ -1,6 +1,7 @@
 // The pages of figures: `/`, `/?router=<label>` and `/services`. They are one program, so that going between them keeps what was read.
 
-import { fill, setText, state } from "./dom.js";
+import { el, fill, setText, state } from "./dom.js";
+import { health, HEALTH_MARKS, HEALTH_WORDS } from "./figures.js";
 import { Model } from "./model.js";
 import { ApiError, api, mountShell, poll, router as address, routers, showFreshness } from "./shell.js";
 import { oneRouter, overview, processText, services } from "./views.js";
@@ -76,6 +77,23 @@ function display() {
   }
   view.update(known);
   showProcess();
+  markHealth();
+}
+
+const OLD = 15_000;
+
+/** Mark the routers in the navigation by how they do, those that were read of late. */
+function markHealth() {
+  for (const link of document.querySelectorAll("[data-router]")) {
+    const router = known.model.routers.get(/** @type {HTMLElement} */ (link).dataset.router ?? "");
+    const isKnown = router && router.at !== null && performance.now() - router.at < OLD;
+    const kind = isKnown ? health(router.share) : "idle";
+    let badge = link.querySelector(".nav-health");
+    if (!badge) link.append((badge = el("span", null)));
+    badge.className = `nav-health nav-${kind}`;
+    /** @type {HTMLElement} */ (badge).title = HEALTH_WORDS[kind];
+    setText(badge, isKnown ? HEALTH_MARKS[kind] : "");
+  }
 }
 
 /** @param {string} asked */

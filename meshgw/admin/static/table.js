@@ -15,6 +15,7 @@ import { el, fill, setText, state } from "./dom.js";
  */
 
 const PAGE = 50;
+const FEW = 5; // rows need no filter
 const ORDER_HOLDS = 10_000; // milliseconds: rows that change places every second cannot be read
 
 /** @template Row */
@@ -171,7 +172,7 @@ export class Table {
     ranked.sort((one, other) => compared(one, other, this.sort.isDown));
     this.order = ranked.map(({ key }) => key);
     this.known = byKey.size;
-    this.orderedAt = performance.now();
+    this.orderedAt = ranked.some((one) => one.value !== null) ? performance.now() : -Infinity; // without figures it is no order yet
   }
 
   /** @param {string[]} shown @param {Map<string, Row>} byKey */
@@ -253,7 +254,7 @@ export class Table {
     const [all, found, from] = [this.rows.length, this.order.length, this.page * PAGE];
     const range = found > PAGE ? `${from + 1}–${Math.min(from + PAGE, found)} of ${found}` : `${found}`;
     setText(this.count, found === all ? range : `${range} (${all} in all)`);
-    this.tools.classList.toggle("is-few", all <= 8 && !this.filter);
+    this.tools.classList.toggle("is-few", all <= FEW && !this.filter);
     this.pager.hidden = pages < 2;
     setText(this.at, `Page ${this.page + 1} of ${pages}`);
     this.previous.disabled = this.page === 0;

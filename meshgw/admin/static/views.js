@@ -4,7 +4,7 @@ import { figures, retryBar, RouterCard, successChart, totals, trafficChart, unus
 import { endpointsColumn, healthBadge, latencyColumns, latencyText, nameColumn, numberColumn, rateColumn, routerColumn, successColumn } from "./cells.js";
 import { clientDetails, serverDetails, serviceDetails } from "./details.js";
 import { el, fill, setText, state } from "./dom.js";
-import { bytes, duration, percent, short, whole } from "./figures.js";
+import { bytes, duration, milliseconds, percent, short, whole } from "./figures.js";
 import { allowedRetries, gauge } from "./model.js";
 import { router as address } from "./shell.js";
 import { Table } from "./table.js";
@@ -197,7 +197,8 @@ function routerSummary() {
   const budget = el("div", { class: "budget" }, el("span", null, "Retries, of what the budget allows"), retries.element);
   const live = el("div", { class: "card" }, el("div", { class: "charts" }, charts.map(({ element }) => element)), budget);
   const rest = el("div", { hidden: true });
-  const element = el("section", { class: "section", "aria-label": "Summary" }, el("div", { class: "card card-figures" }, el("div", { class: "figures-head" }, badge.element), shown.element), live, rest);
+  document.getElementById("page-tools")?.replaceChildren(badge.element);
+  const element = el("section", { class: "section", "aria-label": "Summary" }, el("div", { class: "card card-figures" }, shown.element), live, rest);
   const update = (/** @type {RouterModel} */ router, /** @type {any} */ settings) => {
     badge.update(router.share);
     shown.update(router);
@@ -228,14 +229,14 @@ export function services() {
 
 /** What is told of the process. @param {any} info `/admin/server_info` @param {Record<string, any>} jvm */
 export function processText(info, jvm) {
-  const uptime = gauge(jvm, "uptime") ?? info?.uptime ?? null;
+  const [uptime, threads, collecting] = [gauge(jvm, "uptime") ?? info?.uptime ?? null, gauge(jvm, "thread", "count"), gauge(jvm, "gc", "msec")];
   const parts = [
     info ? `${info.name} ${info.version}` : null,
     uptime === null ? null : `up ${duration(uptime)}`,
     gauge(jvm, "mem", "current", "used") === null ? null : `${bytes(gauge(jvm, "mem", "current", "used"))} of memory`,
     gauge(jvm, "fd_count") === null ? null : `${whole(gauge(jvm, "fd_count"))} open files`,
-    gauge(jvm, "thread", "count") === null ? null : `${whole(gauge(jvm, "thread", "count"))} threads`,
-    gauge(jvm, "gc", "msec") === null ? null : `${duration(gauge(jvm, "gc", "msec"))} in gc`,
+    threads === null ? null : `${whole(threads)} ${threads === 1 ? "thread" : "threads"}`,
+    collecting === null ? null : `${milliseconds(collecting)} in garbage collection`,
   ];
   return parts.filter((part) => part !== null).join(" · ");
 }
