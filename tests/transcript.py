@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -26,12 +26,14 @@ from meshgw.config.loader import load
 from meshgw.core.address import Addr, Address, Bound, Replicas
 from meshgw.core.live import Live, Source
 from meshgw.core.timers import Wheel
+from meshgw.filters.tracing import Sampler
 from meshgw.identify.request import RequestIdentifier
 from meshgw.kinds import Interpreter, Kind, Registry, Runtime
 from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
 from meshgw.naming.tree import Leaf, NameTree
 from meshgw.telemetry.metrics import Metrics, Snapshot
+from meshgw.telemetry.spans import Tracer
 
 SECONDS = 5.0
 """The longest a dialogue waits for bytes that were sent to arrive."""
@@ -70,7 +72,7 @@ class Names:
 class Mesh:
     """A router serving on a free port of loopback; ``router`` are YAML lines of its block, ``protocol`` gives it its label as well.
 
-    Names are bound by ``interpreter`` and requests named by ``identifier``, if given.
+    Names are bound by ``interpreter`` and requests named by ``identifier``, if given. ``tracers`` get spans.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Mesh:
         protocol: str = "http",
         interpreter: Interpreter | None = None,
         identifier: RequestIdentifier | None = None,
+        tracers: Sequence[Tracer] = (),
     ) -> None:
         text = f"routers:\n- protocol: {protocol}\n  servers:\n  - port: 0\n{_indented(server, 4)}{_indented(router, 2)}"
         loaded = load(text, "test.yml", Registry())
@@ -89,7 +92,14 @@ class Mesh:
         self.clock.advance(1000.0)
         self.wheel = Wheel(self.clock)
         runtime = Runtime(reactor=self.clock, metrics=self.metrics, random=Random(7), spawn=_unused, resolve=_unused)
-        shared = Shared(runtime=runtime, poller=self.poller, wheel=self.wheel, clock=self.clock.seconds, now=self.clock.seconds)
+        shared = Shared(
+            runtime=runtime,
+            poller=self.poller,
+            wheel=self.wheel,
+            clock=self.clock.seconds,
+            now=self.clock.seconds,
+            sampler=Sampler(tracers, 0) if tracers else None,
+        )
         self._label, make = protocol, {"http": HttpRouter, "h2": H2Router}[protocol]
         block = loaded.config.routers[0].config
         if identifier is not None:

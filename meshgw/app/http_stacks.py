@@ -5,12 +5,13 @@ Source: linkerd-config spec 4.9 and 5; ARCHITECTURE.md section 3. The order is w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import attrs
 
 from meshgw.app.client import BoundClient
+from meshgw.app.diagnostic import diagnostic_trace
 from meshgw.app.figures import RequestFigures
 from meshgw.app.guards import check_server_name, client_id, redirect_to_https, strict_transport
 from meshgw.config.requests import (
@@ -27,10 +28,11 @@ from meshgw.core.networks import Networks
 from meshgw.core.reactor import Poller
 from meshgw.core.stack import Role, Stack
 from meshgw.core.timers import Wheel
-from meshgw.filters.access import AccessRecord
+from meshgw.filters.access import Record
 from meshgw.filters.connect import ConnectGuard
 from meshgw.filters.context import CallDepth, ClearContext, ServerContext
 from meshgw.filters.destination import Authority, Destination
+from meshgw.filters.diagnostic import DiagnosticTrace
 from meshgw.filters.faults import Faults
 from meshgw.filters.forwarded import (
     Forwarded,
@@ -53,6 +55,7 @@ from meshgw.filters.success import SuccessClass
 from meshgw.filters.timeouts import AttemptTimeout, Deadlines, ServerTimeout, TotalTimeout
 from meshgw.filters.tracing import AttemptTracing, Sampler, ServerTracing
 from meshgw.kinds import Runtime
+from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
 from meshgw.server.shares import Shares
 from meshgw.telemetry.outcomes import Outcomes
@@ -85,7 +88,7 @@ class ServerLevel:
 
     config: RequestServerConfig
     stats: Outcomes
-    record: AccessRecord | None
+    record: Record | None
     limit: ConcurrencyLimit | None
     setting: Setting
     shared: Shared
@@ -171,6 +174,7 @@ class BoundLevel:
     stats: AttemptStats
     attempt_timeout: float | None
     strips_context: bool
+    resolution: Callable[[Path, Dtab | None], Sequence[str]]
     setting: Setting
     shared: Shared
 
@@ -182,6 +186,8 @@ BOUND_STACK = (
     # around the wait for a connection
     .then(Role.TIMEOUT, lambda bound: _bound_timeout(bound))
     .then(Role.AUTHORITY, lambda bound: Authority(bound.client.authority) if bound.client.authority else None)
+    # what it answers is no attempt to be traced
+    .then(Role.DIAGNOSTIC, lambda bound: _diagnostic_trace(bound))
     # next to what tells endpoints of the attempt, so that each has the id that its endpoint is told
     .then(Role.TRACING, lambda bound: _attempt_tracing(bound))
     # innermost: what the service sees is what was decided
@@ -189,7 +195,9 @@ BOUND_STACK = (
 )
 
 
-H2_BOUND_STACK = BOUND_STACK.insert_before(Role.DESTINATION, Role.GRPC_TIMEOUT, lambda bound: GrpcTimeout(bound.shared.now))
+H2_BOUND_STACK = BOUND_STACK.without(Role.DIAGNOSTIC).insert_before(
+    Role.DESTINATION, Role.GRPC_TIMEOUT, lambda bound: GrpcTimeout(bound.shared.now)
+)
 
 
 def _grpc_deadline(shared: Shared) -> GrpcDeadline:
@@ -232,6 +240,10 @@ def _attempt_tracing(bound: BoundLevel) -> AttemptTracing | None:
     if bound.shared.sampler is None:
         return None
     return AttemptTracing(bound.name, bound.client.id, bound.residual, told=not bound.strips_context)
+
+
+def _diagnostic_trace(bound: BoundLevel) -> DiagnosticTrace:
+    return diagnostic_trace(bound.client, bound.name, label=bound.setting.label, clock=bound.shared.clock, resolution=bound.resolution)
 
 
 def trace_setting(config: RequestRouterConfig, label: str, shared: Shared) -> Setting:

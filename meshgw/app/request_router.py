@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Set
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 from typing import Protocol as TypingProtocol
 
@@ -15,6 +16,7 @@ import attrs
 from twisted.application.service import IService
 
 from meshgw.app.client import BoundClient, ClientMetrics
+from meshgw.app.diagnostic import resolution
 from meshgw.app.edge import Health, behind_proxy, record_for, walk_for
 from meshgw.app.endpoint import Endpoint, MakePool
 from meshgw.app.figures import RequestFigures
@@ -30,6 +32,7 @@ from meshgw.app.walk import Walk
 from meshgw.balance.nodes import Picker
 from meshgw.balance.pickers import P2cLeastLoaded
 from meshgw.client.pool import PoolLimits
+from meshgw.config.access_format import AccessForm
 from meshgw.config.requests import RequestRouterConfig, RequestServerConfig
 from meshgw.config.retries import ConstantBackoff, RetryBudgetConfig
 from meshgw.config.scoped import ClientParams, FaultsConfig, ServiceParams
@@ -41,7 +44,6 @@ from meshgw.core.secured import Secured
 from meshgw.core.stack import Pipeline, Stack
 from meshgw.core.stream import Stream
 from meshgw.core.transport import Connection, Receiver, SocketOptions
-from meshgw.filters.access import WANTED
 from meshgw.filters.accrual import default_policy
 from meshgw.filters.budget import build_budget, build_waits
 from meshgw.filters.classify import CanReplay, HttpClassifier
@@ -138,7 +140,9 @@ class RequestRouter:
         self._service_scope = metrics.bounded("service", limit=SERVICES_LIMIT)
         self._client_scope = metrics.bounded("client", limit=CLIENTS_LIMIT)
         self._services: dict[Path, _Service] = {}
-        self._log = self._access_log()
+        self._log = log = self._access_log()
+        if log is not None:
+            metrics.follow("access_log", "lost", function=lambda: log.lost)
         self._replies = self._error_replies()
         self.identifiers = self._build_identifiers()
         self.identifier = chain(self.identifiers)
@@ -311,7 +315,7 @@ class RequestRouter:
         scope.gauge("load", function=lambda: float(outcomes.pending))  # what dashboards of older versions read for `pending`
         limit = _concurrency_limit(server.max_concurrent_requests, scope)
         guard = self._connect_guard(server, scope)
-        record = record_for(self._log, shared.now, server.trusted_forwarders)
+        record = record_for(self._log, shared.now, AccessForm.read(config.access_format), server.trusted_forwarders, router=self.label)
         pipeline = self.server_stack.compile(
             ServerLevel(
                 config=server,
@@ -346,7 +350,7 @@ class RequestRouter:
             traffic.closed(connection.connection, connection.requests)
             listener.closed(connection)
 
-        wanted = (*self.identifier.header_names, *(WANTED if record is not None else ()))
+        wanted = (*self.identifier.header_names, *(record.wanted if record is not None else ()))
         propagator = self._setting.propagator
         taken = TAKEN | (untrusted_fields(propagator) if server.clear_context else propagator.fields)
         front = Front(walk=walk, scope=scope, wanted=wanted, taken=taken, connects=guard is not None, closed=closed)
@@ -469,6 +473,7 @@ class RequestRouter:
             stats=stats,
             attempt_timeout=timeout,
             strips_context=params.strip_context,
+            resolution=partial(resolution, self.caches),
             setting=self._setting,
             shared=self._shared,
         )

@@ -30,6 +30,7 @@ class Role(enum.Enum):
     TRACING = "tracing"
     HYGIENE = "headerHygiene"
     DESTINATION = "destinationHeaders"
+    DIAGNOSTIC = "diagnosticTrace"
     AUTHORITY = "authority"
     CONCURRENCY_LIMIT = "maxConcurrentRequests"
     TIMEOUT = "timeout"

@@ -7,7 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshgw.wire.context import TraceId, decide_sampling, decode_deadline, decode_trace, encode_deadline, first_lines
+from meshgw.wire.context import (
+    DEBUG,
+    SAMPLED,
+    SAMPLING_KNOWN,
+    TraceId,
+    decide_sampling,
+    decode_deadline,
+    decode_trace,
+    encode_deadline,
+    first_lines,
+    scatter,
+    threshold,
+)
 
 WORDS = st.integers(0, (1 << 64) - 1)
 
@@ -71,3 +83,26 @@ def test_the_strictest_valid_deadline_counts(value: bytes, deadline: tuple[int, 
     assert decode_deadline(value) == deadline
     if deadline is not None:
         assert decode_deadline(encode_deadline(deadline)) == deadline
+
+
+@pytest.mark.parametrize(
+    ("flags", "sampled"), [(0, None), (DEBUG, True), (SAMPLING_KNOWN, False), (SAMPLING_KNOWN | SAMPLED, True), (SAMPLED, None)]
+)
+def test_flags_say_whether_a_trace_is_sampled(flags: int, sampled: bool | None) -> None:
+    assert TraceId(1, 1, 1, flags).is_sampled is sampled
+
+
+@given(WORDS, st.booleans())
+def test_a_decision_leaves_the_other_flags(flags: int, sampled: bool) -> None:
+    trace = TraceId(1, 1, 1, flags)
+    trace.decide(sampled)
+    known = SAMPLING_KNOWN | SAMPLED
+    assert (trace.flags & ~known, trace.flags & known) == (flags & ~known, SAMPLING_KNOWN | (SAMPLED if sampled else 0))
+
+
+@pytest.mark.parametrize("step", [1, 2**32, 2**40 + 7], ids=["counted", "counted in the high half", "other"])
+@pytest.mark.parametrize("rate", [0.0, 0.001, 0.1, 0.5, 1.0])
+def test_scattering_chooses_the_part_of_a_rate_whatever_ids_are_made_of(rate: float, step: int) -> None:
+    least = threshold(rate)
+    chosen = sum(scatter(TraceId(1, 1, (number * step) & ((1 << 64) - 1)), 0xABCDEF) < least for number in range(20_000))
+    assert abs(chosen / 20_000 - rate) < 0.01
