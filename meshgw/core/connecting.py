@@ -96,11 +96,11 @@ class Connecting:
             sock.getpeername()
         except OSError:
             return  # an event meant for the descriptor's former owner; this one's is still to come
-        self._release(close=False)
+        done = self._release(close=False)
         connection = Connection(sock, self._poller, self._wheel)
         if self._prelude:
             connection.write(self._prelude)
-        self._done(connection, "")
+        done(connection, "")
 
     def _fail(self, reason: str) -> None:
         if self._sock is not None:
@@ -108,17 +108,23 @@ class Connecting:
 
     def _refuse(self, reason: str) -> None:
         if not self._is_cancelled:
-            self._release(close=True)
-            self._done(None, reason)
+            self._release(close=True)(None, reason)
 
-    def _release(self, *, close: bool) -> None:
+    def _release(self, *, close: bool) -> ConnectDone:
+        """Let go of the socket, and of who is to be told: it knows this attempt, and both would wait for the garbage collector."""
         sock, self._sock = self._sock, None
+        done, self._done = self._done, _tell_nobody
         if self._timer is not None:
             self._timer.cancel()
         if sock is not None:
             self._poller.forget(sock.fileno())
             if close:
                 sock.close()
+        return done
+
+
+def _tell_nobody(connection: Connection | None, reason: str) -> None:
+    """The outcome of an attempt that has ended."""
 
 
 class Unconfigured:

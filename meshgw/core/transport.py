@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import select
 import socket
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
 
@@ -45,6 +45,25 @@ class Receiver(Protocol):
     def connection_lost(self, reason: str) -> None:
         """The connection is gone; called once, last, also after ``close`` and ``abort``."""
         ...
+
+
+class _Nobody:
+    """Who owns a connection that is gone."""
+
+    def data_received(self, data: bytes) -> None:
+        pass
+
+    def eof_received(self) -> None:
+        pass
+
+    def drained(self) -> None:
+        pass
+
+    def connection_lost(self, reason: str) -> None:
+        pass
+
+
+_NOBODY: Final = _Nobody()
 
 
 @attrs.frozen
@@ -345,7 +364,9 @@ class Connection:
         self._sock.close()
         self._blocked = self.blocked
         self._out = []
-        self.receiver.connection_lost(reason)
+        # the owner knows the connection, and both would wait for the garbage collector if the connection went on knowing the owner
+        receiver, self.receiver = self.receiver, _NOBODY
+        receiver.connection_lost(reason)
 
 
 _OPEN, _PARKED, _BROKEN, _CLOSING, _LINGERING, _GONE = range(6)
