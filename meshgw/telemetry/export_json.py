@@ -132,17 +132,17 @@ def _tree(lots: Iterator[list[_Value]], pretty: bool) -> Iterator[bytes]:
         yield "".join(lines).encode()
 
 
-def _written(root: Mapping[str, Any], pretty: bool) -> Iterator[str]:
+def _written(root: _Node, pretty: bool) -> Iterator[str]:
     """The nested object, without recursion: a path may be as long as a name that somebody sends has segments."""
     colon = ": " if pretty else ":"
-    open_nodes = [_items(root, pretty)]
+    open_nodes = [(root, _items(root, pretty))]
     yield "{"
     is_first = True
     while open_nodes:
         indent = "\n" + "  " * len(open_nodes) if pretty else ""
-        found = next(open_nodes[-1], None)
+        found = next(open_nodes[-1][1], None)
         if found is None:
-            open_nodes.pop()
+            open_nodes.pop()[0].clear()  # letting go of all nodes at the end would take milliseconds at once
             yield ("}" if is_first else f"{indent[:-2]}" + "}")
             is_first = False
             continue
@@ -150,7 +150,7 @@ def _written(root: Mapping[str, Any], pretty: bool) -> Iterator[str]:
         start = f"{'' if is_first else ','}{indent}{quoted(name)}{colon}"
         if isinstance(value, dict):
             yield start + "{"
-            open_nodes.append(_items(value, pretty))
+            open_nodes.append((value, _items(value, pretty)))
             is_first = True
         else:
             yield f"{start}{value!r}"

@@ -24,78 +24,86 @@ ROOT = "root"
 NO_HOST = "none"
 NOTHING_YET = b""
 """A piece that gives the reactor its turn."""
-QUANTILES = ("p50", "p90", "p95", "p99", "p999", "p9999")
+FIGURES = ("_count", "_sum", "_avg", "_min", "_max", "_p50", "_p90", "_p95", "_p99", "_p999", "_p9999")
+"""What is appended to the name of a histogram."""
 
 _SPECIAL = re.compile(r"[,= ]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_Lines = dict[str, dict[str, str]]
-"""Measurement with tags → field → value; the first of two fields that are written alike stays."""
 
 
-@attrs.frozen
-class Field:
-    """Where a metric is written: the line's beginning, without the tag of the host, and the field."""
+@attrs.frozen(eq=False)
+class Line:
+    """What one line is about; one object for all metrics that are its fields."""
 
     measurement: str
     labels: Labels
-    name: str
-    plain: str
-    """The field of a metric that is one number."""
+
+
+@attrs.frozen
+class Place:
+    """Where a metric is written: its line, and its fields' names, one for a number and several for a histogram."""
+
+    line: Line
+    fields: tuple[str, ...]
 
 
 class InfluxText:
     """Writes snapshots; it keeps the places of metrics from one to the next."""
 
     def __init__(self) -> None:
-        self._fields: Kept[Field] = Kept()
+        self._places: Kept[Place] = Kept()
+        self._lines: dict[tuple[str, Labels], Line] = {}
         self._summaries = Summaries()
 
     def pieces(self, snapshot: Snapshot, host: str) -> Iterator[bytes]:
         """The text; ``host`` is the tag of that name."""
-        lines: dict[tuple[str, Labels], dict[str, str]] = {}
+        lines: dict[Line, dict[str, str]] = {}  # the first of two fields that are written alike stays
         for values in (snapshot.counters, snapshot.gauges):
             for lot in batched(values.items()):
                 for names, value in lot:
                     if math.isfinite(value):  # the protocol has no way to write the others
-                        field = self._field(names)
-                        lines.setdefault((field.measurement, field.labels), {}).setdefault(field.plain, _number(value))
+                        place = self._places.get(names) or self._place(names, ("",))
+                        lines.setdefault(place.line, {}).setdefault(place.fields[0], repr(value))
                 yield NOTHING_YET
         for found in batched(self._summaries.of(snapshot.histograms), HISTOGRAMS_AT_ONCE):
             for names, summary in found:
-                field = self._field(names)
-                fields = lines.setdefault((field.measurement, field.labels), {})
-                for figure, number in _figures(summary):
-                    fields.setdefault(field_name(f"{field.name}_{figure}"), _number(number))
+                place = self._places.get(names) or self._place(names, FIGURES)
+                fields = lines.setdefault(place.line, {})
+                for name, number in zip(place.fields, _figures(summary), strict=False):
+                    fields.setdefault(name, repr(number))
             yield NOTHING_YET
-        self._fields.turn()
+        self._places.turn()
+        self._lines = {}
+        for some in batched(lines):
+            self._lines.update(((line.measurement, line.labels), line) for line in some)
+            yield NOTHING_YET
         yield from _written(lines, host)
 
-    def _field(self, names: Names) -> Field:
-        known = self._fields.get(names)
-        if known is not None:
-            return known
+    def _place(self, names: Names, figures: tuple[str, ...]) -> Place:
         found = series(names, exceptions=False)
         *parents, last = found.parts
-        return self._fields.keep(names, Field(joined_name(tuple(parents)) or ROOT, found.labels, last, field_name(last)))
+        measurement = joined_name(tuple(parents)) or ROOT
+        line = self._lines.setdefault((measurement, found.labels), Line(measurement, found.labels))
+        return self._places.keep(names, Place(line, tuple(field_name(f"{last}{figure}") for figure in figures)))
 
 
-def _written(lines: dict[tuple[str, Labels], dict[str, str]], host: str) -> Iterator[bytes]:
-    for lot in batched(lines.items(), 20):
+def _written(lines: dict[Line, dict[str, str]], host: str) -> Iterator[bytes]:
+    for lot in batched(lines.items(), 10):
         texts = []
-        for (measurement, labels), fields in lot:
-            tags = sorted([("host", host or NO_HOST), *labels])
+        for line, fields in lot:
+            tags = sorted([("host", host or NO_HOST), *line.labels])
             # a tag without a value is no tag
-            head = ",".join([measurement, *(f"{name}={tag_value(value)}" for name, value in tags if value)])
+            head = ",".join([line.measurement, *(f"{name}={tag_value(value)}" for name, value in tags if value)])
             texts.append(f"{head} {','.join([f'{name}={value}' for name, value in sorted(fields.items())])}\n")
+            fields.clear()  # letting go of all of them at the end would take milliseconds at once
         yield "".join(texts).encode("utf-8", "replace")
 
 
-def _figures(found: Summary | None) -> list[tuple[str, Number]]:
+def _figures(found: Summary | None) -> tuple[Number, ...]:
+    """In the order of ``FIGURES``; without a value only that there was none."""
     if found is None:
-        return [("count", 0)]
-    quantiles = zip(QUANTILES, found.quantiles, strict=True)
-    sums = (("count", found.count), ("sum", rounded(found.total)), ("avg", found.average))
-    return [*sums, ("min", found.least), ("max", found.most), *quantiles]
+        return (0,)
+    return (found.count, rounded(found.total), found.average, found.least, found.most, *found.quantiles)
 
 
 def tag_value(text: str) -> str:
@@ -108,10 +116,6 @@ def field_name(text: str) -> str:
     """A field's name, in which InfluxDB 1.x takes a backslash before an escaped character amiss; `time` is the name of something else."""
     text = _CONTROL.sub("_", text).replace("\\", "_")
     return f"{text}_" if text in ("", "time") else _SPECIAL.sub(r"\\\g<0>", text)
-
-
-def _number(value: Number) -> str:
-    return repr(value)
 
 
 @attrs.frozen(kw_only=True)

@@ -65,7 +65,7 @@ class PrometheusText:
         self._plain.turn()
         self._summed.turn()
         for name in sorted(families):
-            for lines in batched(families[name].items(), 500):
+            for lines in batched(families.pop(name).items(), 500):
                 yield "".join([f"{start}{value}\n" for start, value in lines]).encode("utf-8", "replace")
 
     def _add(self, families: _Families, names: Names, value: str) -> None:
