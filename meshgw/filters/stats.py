@@ -79,7 +79,7 @@ class AttemptStats:
     def dispatched(self, count: int) -> None:
         """So many more attempts were made on a connection."""
         self._acquisition.add_zeros(count)
-        if self._dtab_size:
+        if self._dtab_size and count:
             self._dtab_sizes.add(self._dtab_size, count)
 
     def on_request(self, ex: Exchange) -> None:

@@ -21,6 +21,8 @@ from twisted.internet.task import LoopingCall
 if TYPE_CHECKING:
     from meshgw.telemetry.metrics import Metrics
 
+DEFAULT_INTERVAL = 60.0
+"""Seconds (spec 2.4)."""
 MOST_SEEN = 1024
 """Different numbers that :class:`Sizes` keeps apart before it puts them into buckets."""
 QUANTILES = ((0.5, "p50"), (0.9, "p90"), (0.95, "p95"), (0.99, "p99"), (0.999, "p9990"), (0.9999, "p9999"))
@@ -124,7 +126,7 @@ class Histogram:
         return self._before + sum(self._buckets.values())
 
     def add(self, value: float, count: int = 1) -> None:
-        """Record one value, or ``count`` equal ones."""
+        """Record one value, or ``count`` (at least 1) equal ones."""
         self._total += value * count
         self._buckets[bucket_of(int(value * self._unit))] += count
 
@@ -191,9 +193,9 @@ class _Seen(dict[int, int]):
 
 
 class HistogramSnapshots(Service):
-    """Ends the histogram interval of all metrics every ``interval`` seconds (Linkerd's default: 60)."""
+    """Ends the histogram interval of all metrics every ``interval`` seconds."""
 
-    def __init__(self, reactor: IReactorTime, metrics: Metrics, interval: float = 60.0) -> None:
+    def __init__(self, reactor: IReactorTime, metrics: Metrics, interval: float = DEFAULT_INTERVAL) -> None:
         self._interval = interval
         self._loop = LoopingCall(metrics.rotate)
         self._loop.clock = reactor
