@@ -38,7 +38,8 @@ export function percent(share) {
   const value = share * 100;
   if (value > 99.99) return "> 99.99 %";
   if (value < 0.01) return "< 0.01 %";
-  return `${value >= 99 ? Math.floor(value * 100) / 100 : value >= 10 ? value.toFixed(1) : value.toFixed(2)} %`;
+  if (Math.abs(value - Math.round(value)) < 1e-9) return `${Math.round(value)} %`;
+  return `${value >= 99 ? (Math.floor(value * 100) / 100).toFixed(2) : value.toFixed(value >= 10 ? 1 : 2)} %`;
 }
 
 /** A time given in milliseconds: 0.35 ms, 12 ms, 1.2 s. @param {number | null | undefined} value */

@@ -3,7 +3,8 @@
 /** The counters that are followed, in the order in which they are kept. */
 export const COUNTERS = /** @type {const} */ (["requests", "success", "failures", "retries"]);
 
-const WIDTH = COUNTERS.length + 1; // with the time
+const WIDTH = COUNTERS.length + 2; // with the time, and whether the reading is a break
+const BREAK = WIDTH - 1;
 
 /** @typedef {{requests: number, success: number, failures: number, retries: number}} Counts */
 
@@ -24,9 +25,9 @@ export class History {
 
   /**
    * Take a reading. Times are milliseconds and must grow.
-   * @param {number} time @param {Counts} counts
+   * @param {number} time @param {Counts} counts @param {boolean} [isBreak] whether it cannot be compared with the one before
    */
-  add(time, counts) {
+  add(time, counts, isBreak = false) {
     const from = this.length ? this.start(this.length - 1) : -1;
     const to = this.next * WIDTH;
     this.ring[to] = time;
@@ -34,6 +35,7 @@ export class History {
       const grown = from < 0 ? 0 : Math.max(0, counts[name] - this.raw[name]);
       this.ring[to + 1 + index] = from < 0 ? counts[name] : this.ring[from + 1 + index] + grown;
     });
+    this.ring[to + BREAK] = Number(isBreak || (from >= 0 && COUNTERS.some((name) => counts[name] < this.raw[name])));
     this.raw = { ...counts };
     this.next = (this.next + 1) % this.capacity;
     this.length = Math.min(this.length + 1, this.capacity);
@@ -47,6 +49,11 @@ export class History {
   /** @param {number} index */
   time(index) {
     return this.ring[this.start(index)];
+  }
+
+  /** Whether nobody knows what happened between a reading and the one before. @param {number} index */
+  isBreak(index) {
+    return this.ring[this.start(index) + BREAK] > 0;
   }
 
   /** How much a counter grew since the reading before; 0 for the oldest. @param {keyof Counts} name @param {number} index */
@@ -93,7 +100,7 @@ export class History {
     const points = [];
     for (let index = 1; index < this.length; index += 1) {
       const took = this.time(index) - this.time(index - 1);
-      points.push({ time: this.time(index), value: took > 0 ? (this.grown(name, index) / took) * 1000 : null });
+      points.push({ time: this.time(index), value: took > 0 && !this.isBreak(index) ? (this.grown(name, index) / took) * 1000 : null });
     }
     return points;
   }

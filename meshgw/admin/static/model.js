@@ -124,7 +124,7 @@ export class RouterModel {
     }
     this.takeThrough(now);
     this.sum();
-    this.history.add(now, this.grown);
+    this.history.add(now, this.grown, this.isBroken());
     this.at = now;
   }
 
@@ -146,6 +146,11 @@ export class RouterModel {
     for (const kind of /** @type {const} */ (["service", "client"])) {
       for (const { history } of this.parts[kind].values()) this.grown.retries += history.last().retries;
     }
+  }
+
+  /** Whether the gateway has begun anew since the reading before. */
+  isBroken() {
+    return [...this.parts.server.values()].some(({ history }) => history.isBreak(history.length - 1));
   }
 
   get rate() {

@@ -80,6 +80,7 @@ export function mountShell({ page, title, subtitle }) {
       el("div", { class: "page-titles" }, el("h1", null, title), subtitle ? el("p", { class: "subtitle" }, subtitle) : null),
       el("div", { class: "page-tools", id: "page-tools" }),
     ),
+    el("p", { class: "notice", id: "stale-notice", role: "status", hidden: true }),
     content,
   );
   document.body.dataset.page = page;
@@ -118,6 +119,10 @@ function tick() {
   chip.title = shown.error?.message ?? "";
   setText(text, said);
   document.getElementById("main")?.classList.toggle("is-stale", kind === "stale");
+  const notice = document.getElementById("stale-notice");
+  if (!notice) return;
+  notice.hidden = kind !== "stale" || shown.at === null;
+  setText(notice, shown.error ? `${shown.error.message}. What is shown is what was known last; the page goes on trying.` : "");
 }
 
 const LATE = 3_000;
