@@ -211,7 +211,7 @@ class Recording:
             peer=ex.peer,
             tags=tags,
             events=self._server_events(ex),
-            failed=not isinstance(ex.outcome, int) or ex.outcome < 0,
+            failed=not isinstance(ex.outcome, int) or ex.outcome < 0 or (error is not None and error.status >= 500),
         )
 
     def _server_events(self, ex: Exchange) -> tuple[tuple[float, str], ...]:

@@ -1,24 +1,14 @@
 from __future__ import annotations
 
-import attrs
 import pytest
 
+from fakes.tracers import FakeTracer
 from meshgw.core.exchange import Exchange
 from meshgw.filters.propagation import L5D
 from meshgw.filters.recording import Setting
 from meshgw.filters.tracing import Sampler, ServerTracing
-from meshgw.telemetry.spans import Span, TracingSwitch
+from meshgw.telemetry.spans import TracingSwitch
 from meshgw.wire.context import DEBUG, SAMPLED, SAMPLING_KNOWN, TraceId
-
-
-@attrs.define(eq=False)
-class FakeTracer:
-    rate: float = 1.0
-    decides: bool = True
-    spans: list[Span] = attrs.Factory(list)
-
-    def record(self, spans: tuple[Span, ...]) -> None:
-        self.spans += spans
 
 
 def some_traces(flags: int = 0) -> list[TraceId]:
