@@ -114,6 +114,11 @@ class _Framed(Int32StringReceiver):
         self._control().write(frame)
         return waiting
 
+    def close(self) -> None:
+        """Close it; nothing is under way."""
+        self.is_lost = True
+        self._control().loseConnection()
+
     def abort(self) -> None:
         """Close at once."""
         self.is_lost = True
@@ -166,7 +171,7 @@ class ScribeCollector:
         """See :class:`Collector`."""
         connection, self._connection = self._connection, None
         if connection is not None and not connection.is_lost:
-            connection.abort()
+            connection.close()
 
     async def deliver(self, spans: Sequence[Span]) -> None:
         """See :class:`Collector`."""

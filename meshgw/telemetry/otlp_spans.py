@@ -12,7 +12,7 @@ from typing import Final
 
 import attrs
 
-from meshgw.telemetry.span_words import HOST, METHOD, STATUS, URI, error_of, nanoseconds, parent_of, utf8
+from meshgw.telemetry.span_words import HOST, METHOD, STATUS, URI, error_of, extent, microseconds, parent_of, utf8
 from meshgw.telemetry.spans import Endpoint, Span
 from meshgw.wire.protobuf import MalformedMessage, block, fields, fixed32, fixed64, number, signed
 
@@ -21,6 +21,14 @@ _SERVER, _CLIENT = 2, 3
 _STATUS_ERROR: Final = 2
 _SAMPLED: Final = 1
 _METHODS: Final = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
+_NUMBERS: Final = {
+    STATUS: "http.response.status_code",
+    "http.req.content-length": "http.request.body.size",
+    "http.rsp.content-length": "http.response.body.size",
+    "grpc.status": "rpc.grpc.status_code",
+}
+_MOST_DIGITS: Final = 19
+"""What an int64 can hold; lengths and statuses are as callers and services write them."""
 _MOST_TOLD: Final = 160
 
 Value = str | int
@@ -44,7 +52,7 @@ def encode_spans(spans: Sequence[Span], service: str | None, resource: Mapping[s
 
 
 def _span(span: Span) -> bytes:
-    trace, started, error = span.trace, nanoseconds(span.started), error_of(span)
+    trace, error, (started, duration) = span.trace, error_of(span), extent(span)
     parent = parent_of(trace)
     parts = [
         block(1, trace.high.to_bytes(8, "big") + trace.trace.to_bytes(8, "big")),
@@ -52,10 +60,10 @@ def _span(span: Span) -> bytes:
         block(4, parent.to_bytes(8, "big")) if parent is not None else b"",
         block(5, utf8(span.name)),
         number(6, _CLIENT if span.is_client else _SERVER),
-        fixed64(7, started),
-        fixed64(8, started + nanoseconds(span.duration)),
+        fixed64(7, started * 1000),
+        fixed64(8, (started + duration) * 1000),
         *[block(9, _attribute(name, value)) for name, value in attributes(span)],
-        *[block(11, fixed64(1, nanoseconds(moment)) + block(2, utf8(word))) for moment, word in span.events],
+        *[block(11, fixed64(1, microseconds(moment) * 1000) + block(2, utf8(word))) for moment, word in span.events],
         block(15, block(2, utf8(error)) + number(3, _STATUS_ERROR)) if span.failed else b"",
         fixed32(16, _SAMPLED),
     ]
@@ -81,8 +89,6 @@ def attributes(span: Span) -> Iterator[tuple[str, Value]]:
         yield "http.request.method", method if method in _METHODS else "_OTHER"
         if method not in _METHODS:
             yield "http.request.method_original", method
-    if status and status.isdecimal() and len(status) <= 3:
-        yield "http.response.status_code", int(status)
     if uri:
         path, mark, query = uri.partition("?")
         yield "url.path", path
@@ -92,7 +98,11 @@ def attributes(span: Span) -> Iterator[tuple[str, Value]]:
         yield "error.type", status if status and status.isdecimal() else "_OTHER"
     version = tags.get("http.req.version", "")
     if version.startswith("HTTP/"):
-        yield "network.protocol.version", version[5:].removesuffix(".0") if version == "HTTP/2.0" else version[5:]
+        yield "network.protocol.version", version[5:]
+    for tag, name in _NUMBERS.items():
+        value = tags.get(tag)
+        if value and value.isdecimal() and len(value) < _MOST_DIGITS:
+            yield name, int(value)
     yield from _addresses(span, host)
 
 

@@ -15,7 +15,7 @@ import attrs
 
 from meshgw.config.document import between, option
 from meshgw.kinds import Kind, Runtime
-from meshgw.telemetry.span_words import CLIENT, METHOD, SERVICE, STATUS, URI, address_text, error_of, trace_text
+from meshgw.telemetry.span_words import CLIENT, METHOD, OMITTED, SERVICE, STATUS, URI, address_text, error_of, trace_text
 from meshgw.telemetry.spans import Span, Tracer
 
 MOST_KEPT: Final = 10_000
@@ -39,11 +39,12 @@ def request_row(spans: Sequence[Span]) -> dict[str, Any]:
     server = spans[0]
     attempts = [span for span in spans if span.is_client]
     last = attempts[-1] if attempts else None
+    moment = datetime.fromtimestamp(server.started, UTC)
     tags: dict[str, str] = {**(last.tags if last is not None else {}), **server.tags}
     status = tags.get(STATUS, "")
-    moment = datetime.fromtimestamp(server.started, UTC)
     return {
         "timestamp": f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z",
+        "started": round(server.started, 6),
         "source": address_text(server.peer),
         "server": address_text(server.local),
         "router": server.router,
@@ -54,7 +55,7 @@ def request_row(spans: Sequence[Span]) -> dict[str, Any]:
         "path": tags.get(URI, ""),
         "status": int(status) if status.isdecimal() else None,
         "duration_ms": round(server.duration * 1000, 3),
-        "retries": max(0, len(attempts) - 1),
+        "retries": max(0, len(attempts) - 1 + int(tags.get(OMITTED, 0))),
         "trace_id": trace_text(server.trace),
         "failed": server.failed,
         "error": error_of(server),
@@ -63,7 +64,7 @@ def request_row(spans: Sequence[Span]) -> dict[str, Any]:
 
 def newest_first(rows: Iterable[Mapping[str, Any]], most: int) -> list[Mapping[str, Any]]:
     """The newest ``most`` rows of several processes."""
-    return sorted(rows, key=lambda row: str(row["timestamp"]), reverse=True)[:most]
+    return sorted(rows, key=lambda row: float(row["started"]), reverse=True)[:most]
 
 
 class RecentRequests:

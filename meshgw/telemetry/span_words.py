@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from meshgw.telemetry.spans import Endpoint, Span
-from meshgw.wire.context import TraceId
+from meshgw.wire.context import DEBUG, TraceId
 
 METHOD: Final = "http.req.method"
 HOST: Final = "http.req.host"
@@ -17,8 +17,8 @@ STATUS: Final = "http.rsp.status"
 SERVICE: Final = "service"
 CLIENT: Final = "client"
 ERROR: Final = "error"
-
-_DEBUG: Final = 1  # Finagle's flag for a trace that somebody forced
+OMITTED: Final = "meshgw.attempts.omitted"
+"""How many attempts of a request have no span, as there were so many."""
 
 
 def trace_text(trace: TraceId) -> str:
@@ -38,17 +38,18 @@ def parent_of(trace: TraceId) -> int | None:
 
 def is_debug(trace: TraceId) -> bool:
     """Whether somebody forced this trace."""
-    return bool(trace.flags & _DEBUG)
+    return bool(trace.flags & DEBUG)
 
 
 def microseconds(seconds: float) -> int:
-    """A moment or a time as tracing systems count it."""
+    """A moment as tracing systems count it. A float holds no more than a quarter of one at this distance from the epoch."""
     return round(seconds * 1e6)
 
 
-def nanoseconds(seconds: float) -> int:
-    """The same, finer; a float holds no more than a quarter of a microsecond at this distance from the epoch."""
-    return microseconds(seconds) * 1000
+def extent(span: Span) -> tuple[int, int]:
+    """When the span's work began, and how long it took, in microseconds: at least one. Its end is where an event then would be."""
+    started = microseconds(span.started)
+    return started, max(1, microseconds(span.started + span.duration) - started)
 
 
 def address_text(endpoint: Endpoint | None) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Any
 
-from meshgw.telemetry.span_words import ERROR, error_of, is_debug, microseconds, parent_of, trace_text
+from meshgw.telemetry.span_words import ERROR, error_of, extent, is_debug, microseconds, parent_of, trace_text
 from meshgw.telemetry.spans import Endpoint, Span
 
 
@@ -20,15 +20,15 @@ def encode_spans(spans: Sequence[Span]) -> bytes:
 
 
 def _span(span: Span) -> dict[str, Any]:
-    trace, error = span.trace, error_of(span)
+    trace, error, (started, duration) = span.trace, error_of(span), extent(span)
     parent = parent_of(trace)
     found: dict[str, Any] = {
         "traceId": trace_text(trace),
         "id": f"{trace.span:016x}",
         "kind": "CLIENT" if span.is_client else "SERVER",
         "name": span.name,
-        "timestamp": microseconds(span.started),
-        "duration": max(1, microseconds(span.duration)),
+        "timestamp": started,
+        "duration": duration,
         "localEndpoint": {"serviceName": span.router, **_endpoint(span.local)},
         "tags": span.tags if not error else {ERROR: error, **span.tags},
     }

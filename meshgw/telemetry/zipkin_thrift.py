@@ -13,7 +13,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final
 
-from meshgw.telemetry.span_words import ERROR, error_of, is_debug, microseconds, parent_of, utf8
+from meshgw.telemetry.span_words import ERROR, error_of, extent, is_debug, microseconds, parent_of, utf8
 from meshgw.telemetry.spans import Endpoint, Span
 
 CATEGORY: Final = b"zipkin"
@@ -44,7 +44,7 @@ class MalformedReply(ValueError):
 
 def encode_span(span: Span) -> bytes:
     """The struct ``Span`` of zipkinCore.thrift."""
-    trace, started, duration = span.trace, microseconds(span.started), max(1, microseconds(span.duration))
+    trace, (started, duration) = span.trace, extent(span)
     local = _endpoint(span.local, span.router)
     parent = parent_of(trace)
     begin, end, other = (b"cs", b"cr", b"sa") if span.is_client else (b"sr", b"ss", b"ca")

@@ -12,6 +12,7 @@ from meshgw.telemetry.recent_requests import RecentRequests, newest_first, reque
 def test_row_has_the_columns_of_linkerd_and_what_the_request_was() -> None:
     assert request_row(traced()) == {
         "timestamp": "2023-11-14T22:13:21.250Z",
+        "started": 1_700_000_001.25,
         "source": "198.51.100.7:50123",
         "server": "192.0.2.1:4140",
         "router": "web",
@@ -85,3 +86,9 @@ def test_client_tag_of_the_server_counts_when_the_attempt_has_none() -> None:
     above = server_span(tags={"client": "/#/one"})
     bare = client_span(above, tags={"client": ""})
     assert request_row((above, bare))["concrete_name"] == "/#/one"
+
+
+def test_attempts_without_a_span_count_too() -> None:
+    above, *attempts = traced(attempts=3)
+    many = attrs.evolve(above, tags={**above.tags, "meshgw.attempts.omitted": "40"})
+    assert request_row((many, *attempts))["retries"] == 42
