@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.dashboard import start_mesh
 from support.gateways import SECONDS
-from support.processes import wait_until
+from support.processes import Running, wait_until
+from support.servers import written
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page, Route
+    from playwright.sync_api import Locator, Page
 
     from support.dashboard import Mesh, Pages
 
@@ -118,28 +120,28 @@ def test_loggers_are_found_and_the_search_is_part_of_the_link(pages: Pages) -> N
     group(page, "root").wait_for()
 
 
-@pytest.mark.parametrize(("status", "text"), [(403, "refused: this needs the operator's token"), (401, "a token is required")])
-def test_who_may_not_change_levels_is_told_and_sees_them_as_they_are(pages: Pages, mesh: Mesh, status: int, text: str) -> None:
-    page = pages("/logging")
+def test_who_may_only_read_is_told_and_sees_levels_as_they_are(pages: Pages, running: Running) -> None:
+    reader, operator = (
+        written(running.directory, "reader", "a-token-for-reading"),
+        written(running.directory, "operator", "a-token-for-operating"),
+    )
+    authentication = {"readerTokenFile": str(reader), "operatorTokenFile": str(operator)}
+    other = start_mesh(running, admin={"authentication": authentication})
     pages.expect_refusals("/logging.json")
-
-    def answer(route: Route) -> None:
-        if route.request.method == "POST":
-            route.fulfill(status=status, body=text, content_type="text/plain")
-        else:
-            route.continue_()
-
-    page.route("**/logging.json", answer)
+    page = pages.at(other.url)("/logging", http_credentials={"username": "anybody", "password": "a-token-for-reading"})
     choose(page, "root", "OFF")
     page.get_by_text("Read only").wait_for()
-    page.get_by_text(text).first.wait_for()
+    page.get_by_text("refused: this needs the operator's token").wait_for()
     assert chosen(page, "root") == "INFO"
     assert group(page, "root").locator("input:disabled").count() == 9
+    as_operator = pages.at(other.url)("/logging", http_credentials={"username": "anybody", "password": "a-token-for-operating"})
+    choose(as_operator, "root", "WARNING")
+    as_operator.get_by_text("root logs at WARNING").wait_for()
 
 
 def test_a_change_that_fails_is_taken_back(pages: Pages) -> None:
-    page = pages("/logging")
     pages.expect_refusals("/logging.json")
+    page = pages("/logging")
     page.route(
         "**/logging.json", lambda route: route.fulfill(status=500, body="broken") if route.request.method == "POST" else route.continue_()
     )

@@ -169,8 +169,8 @@ def test_what_is_tried_out_stays_in_the_link_and_changes_nothing(pages: Pages, m
 
 
 def test_an_error_of_a_dtab_is_shown_with_its_place_and_goes_when_it_is_mended(pages: Pages) -> None:
-    page = pages(f"/delegator?router=web#/svc/web&dtab={quote('/svc => /host;')}")
     pages.expect_refusals("/delegator.json")
+    page = pages(f"/delegator?router=web#/svc/web&dtab={quote('/svc => /host;')}")
     resolved(page)
     area = page.get_by_label("Dtab to try")
     area.fill("/svc => /#/io.l5d.fs;\n/a = /b")
@@ -187,8 +187,8 @@ def test_an_error_of_a_dtab_is_shown_with_its_place_and_goes_when_it_is_mended(p
 
 
 def test_what_is_no_name_is_refused_beside_its_field(pages: Pages) -> None:
-    page = pages("/delegator?router=web")
     pages.expect_refusals("/delegator.json")
+    page = pages("/delegator?router=web")
     page.get_by_label("Name").fill("svc")
     page.get_by_label("Name").press("Enter")
     page.locator("#path-problem").wait_for()
@@ -221,8 +221,8 @@ def test_an_unknown_router_is_told_with_those_there_are(pages: Pages) -> None:
     ],
 )
 def test_an_answer_that_is_no_tree_is_explained(pages: Pages, mesh: Mesh, status: int, text: str, told: str) -> None:
-    page = pages.blank()
     pages.expect_refusals("/delegator.json")
+    page = pages.blank()
 
     def answer(route: Route) -> Any:
         route.fulfill(status=status, body=text, content_type="text/plain")

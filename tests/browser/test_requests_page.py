@@ -85,7 +85,7 @@ def test_details_stay_open_when_newer_requests_come(pages: Pages, mesh: Mesh) ->
     mesh.request("web", "/stay/newer")
     row(page, "/stay/newer").wait_for()
     assert button.get_attribute("aria-expanded") == "true"
-    assert page.locator("tr.details:visible").count() == 1
+    assert page.locator("tr.more:visible").count() == 1
     assert button.evaluate("(element) => element === document.activeElement")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -55,20 +55,19 @@ def chromium() -> Iterator[Browser]:
 
 
 class Watched:
-    """A page and what went wrong in it: errors of scripts and of the console, and requests to any other place than ``origin``."""
+    """A page and what went wrong in it: errors of scripts and of the console, and requests to any other place than ``origin``.
 
-    def __init__(self, page: Page, origin: str) -> None:
+    Error statuses from ``expected`` paths, and any failure while ``is_offline``, are what a test is about.
+    """
+
+    def __init__(self, page: Page, origin: str, expected: Set[str] = frozenset()) -> None:
         self.page, self.origin = page, origin
         self.problems: list[str] = []
-        self._expected: set[str] = set()
+        self._expected = expected
         self.is_offline = False
         page.on("console", self._said)
         page.on("pageerror", lambda error: self.problems.append(f"page error: {error}"))
         page.on("request", self._asked)
-
-    def expect_refusals(self, *paths: str) -> None:
-        """An error status from these paths is what the test is about; the browser mentions it in its console."""
-        self._expected.update(paths)
 
     def _said(self, message: ConsoleMessage) -> None:
         if message.type not in ("error", "warning"):

@@ -48,8 +48,8 @@ class Mesh:
         return self.gateway.process.output()
 
 
-def start_mesh(running: Running, **top: Any) -> Mesh:
-    """Start the services and the gateway; ``top`` are further keys of its configuration."""
+def start_mesh(running: Running, *, admin: Json | None = None, **top: Any) -> Mesh:
+    """Start the services and the gateway; ``admin`` are further keys of that block, ``top`` of the whole configuration."""
     service = origin(running)
     port = free_port()
     names = running.directory / "meshgw-names"
@@ -66,7 +66,7 @@ def start_mesh(running: Running, **top: Any) -> Mesh:
         "telemetry": [{"kind": "io.l5d.recentRequests", "sampleRate": 1.0, "capacity": 200}],
         **top,
     }
-    made = gateway(running, {"web": service, "api": (service, service + 1), "empty": ()}, port=port, top=settings)
+    made = gateway(running, {"web": service, "api": (service, service + 1), "empty": ()}, admin=admin, port=port, top=settings)
     return Mesh(made, running, service)
 
 
@@ -76,6 +76,7 @@ class Pages:
     def __init__(self, browser: Browser, url: str, leave: ExitStack) -> None:
         self._browser, self._url, self._leave = browser, url, leave
         self.watched: list[browsers.Watched] = []
+        self._expected: set[str] = set()
 
     def __call__(self, path: str, *, size: tuple[int, int] = browsers.DESKTOP, theme: str = "light", **options: Any) -> Page:
         """Open ``path`` and wait until its script has made the page."""
@@ -89,13 +90,13 @@ class Pages:
         context = browsers.context(self._browser, size, theme, **options)
         self._leave.callback(context.close)
         page = context.new_page()
-        self.watched.append(browsers.Watched(page, self._url))
+        self.watched.append(browsers.Watched(page, self._url, self._expected))
         return page
 
     def at(self, url: str) -> Pages:
         """The same for another gateway."""
         other = Pages(self._browser, url, self._leave)
-        other.watched = self.watched
+        other.watched, other._expected = self.watched, self._expected
         return other
 
     def expect_unreachable(self) -> None:
@@ -103,5 +104,5 @@ class Pages:
         self.watched[-1].is_offline = True
 
     def expect_refusals(self, *paths: str) -> None:
-        """Error statuses from these paths are part of the test, for the page opened last."""
-        self.watched[-1].expect_refusals(*paths)
+        """Error statuses from these paths are part of the test; the browser mentions them in its console."""
+        self._expected.update(paths)

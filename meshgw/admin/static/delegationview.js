@@ -57,7 +57,7 @@ function item(branch, place) {
       index: index + 1,
       count: below.length,
       before: label,
-      entry: index > 0 ? entryText(below[index - 1].node) : label ? entryText(node) : "",
+      entry: entryText(index > 0 ? below[index - 1].node : node),
     }),
   );
   return el(
@@ -150,7 +150,7 @@ function stateOf({ addr }) {
 function addresses(bound, known) {
   const all = bound.addr.addrs ?? [];
   if (all.length === 0) return null;
-  const list = el("ul", { class: "addresses", "aria-label": "addresses" });
+  const list = el("ul", { class: "ports", "aria-label": "addresses" });
   /** @param {typeof all} some */
   const show = (some) => list.append(...some.map((each) => address(bound.id, each, known)));
   show(all.slice(0, MOST_ADDRESSES));

@@ -191,7 +191,7 @@ class RequestsPage {
   /** A row, and its details below it. @param {Row} row */
   lines(row) {
     const key = keyOf(row);
-    const details = el("tr", { class: "details", hidden: !this.open.has(key) }, el("td", { colspan: "8" }, detail(row, (values) => this.narrow(values))));
+    const details = el("tr", { class: "more", hidden: !this.open.has(key) }, el("td", { colspan: "8" }, detail(row, (values) => this.narrow(values))));
     const button = el(
       "button",
       { type: "button", class: "row-button", "aria-expanded": String(this.open.has(key)), dataset: { row: key } },
@@ -256,7 +256,7 @@ function detail(row, narrow) {
   return el(
     "div",
     { class: "detail" },
-    el("dl", { class: "facts" }, facts.filter(([, value]) => value).map(([name, value]) => el("div", null, el("dt", null, name), el("dd", null, el("code", null, value))))),
+    el("dl", { class: "request-facts" }, facts.filter(([, value]) => value).map(([name, value]) => el("div", null, el("dt", null, name), el("dd", null, el("code", null, value))))),
     el(
       "div",
       { class: "detail-tools" },
