@@ -87,7 +87,9 @@ class MeshService(MultiService):
         return self._supervisor
 
     def _make_gateway(self, config: Config) -> LocalPlane:
-        self._gateway = Gateway(config, self._reactor, self._settings.random, tracing=self._tracing)
+        settings = self._settings
+        interval = settings.histogram_interval
+        self._gateway = Gateway(config, self._reactor, settings.random, tracing=self._tracing, histogram_interval=interval)
         return LocalPlane(self._gateway, self._levels, self._reactor)
 
     @property

@@ -15,6 +15,7 @@ import attrs
 
 from meshgw.app.sockets import router_label
 from meshgw.config.models import Config
+from meshgw.telemetry.histogram import DEFAULT_INTERVAL
 
 QUIET = ("twisted.protocols.amp", "WARNING")
 """A logger that tells of every control connection, and its level."""
@@ -48,12 +49,16 @@ def groups(config: Config) -> dict[str, list[Any]]:
 
 @attrs.frozen(kw_only=True)
 class Settings:
-    """What workers have in common with their master: how to log, on which reactor to run, and where their output goes."""
+    """What workers have in common with their master: how to log, on which reactor to run, and where their output goes.
+
+    ``histogram_interval`` is in seconds.
+    """
 
     reactor: Any
     random: Random
     log_level: str
     log_format: str
+    histogram_interval: float = DEFAULT_INTERVAL
     relay: Callable[[str], None]
 
 

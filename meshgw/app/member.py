@@ -118,6 +118,7 @@ class Member(ProcessProtocol):
         channel = Channel(f"worker {self.name}", self._answer, settings.reactor)
         command = ["--name", self.name, "--control", str(FIRST_FD), "--reactor", type(settings.reactor).__module__]
         command += ["--log-level", settings.log_level, "--log-format", settings.log_format]
+        command += ["--histogram-interval", str(settings.histogram_interval)]
         # the worker finds the very modules that this process uses, and none that lie in the working directory
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         inherited: dict[int, int | str] = {0: "w", 1: "r", 2: "r", FIRST_FD: theirs.fileno()}

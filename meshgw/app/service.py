@@ -26,6 +26,10 @@ from meshgw.telemetry.logs import LogLevels, log_observer
 _log = Logger()
 
 
+LEAST_INTERVAL, MOST_INTERVAL = 0.1, 86_400.0
+"""Seconds of an interval of histograms: each end of one costs a walk through the tree."""
+
+
 class Options(usage.Options):
     """Options of ``twistd meshgw``."""
 
@@ -35,6 +39,7 @@ class Options(usage.Options):
         ["config", "c", None, "Configuration file, or - for standard input."],
         ["log-level", None, "INFO", "Level of the root logger: ALL, TRACE, DEBUG, INFO, WARNING, ERROR, CRITICAL, FATAL or OFF."],
         ["log-format", None, "text", "Form of log lines: text or json."],
+        ["histogram-interval", None, "60", "Seconds after which histograms are shown, and begin anew."],
     ]
 
     def parseArgs(self, *files: str) -> None:
@@ -50,6 +55,7 @@ class Options(usage.Options):
             raise usage.UsageError("usage: twistd meshgw --config FILE: exactly one configuration file is expected")
         if self["log-format"] not in ("text", "json"):
             raise usage.UsageError(f"--log-format {self['log-format']}: expected text or json")
+        self["histogram-interval"] = _interval(self["histogram-interval"])
         result = load_file(self["config"], Registry())
         self["loaded"] = result
         if result.config is None:
@@ -60,6 +66,16 @@ class Options(usage.Options):
             except UnusableToken as error:
                 raise usage.UsageError(f"the configuration cannot be used\n{error}") from error
         _install_reactor()
+
+
+def _interval(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not LEAST_INTERVAL <= seconds <= MOST_INTERVAL:
+        raise usage.UsageError(f"--histogram-interval {text}: expected {LEAST_INTERVAL:g} to {MOST_INTERVAL:g} seconds")
+    return seconds
 
 
 def _install_reactor() -> None:
@@ -88,6 +104,7 @@ def makeService(options: Options) -> MeshService:
         random=Random(SystemRandom().getrandbits(256)),
         log_level=options["log-level"],
         log_format=options["log-format"],
+        histogram_interval=options["histogram-interval"],
         relay=_relay(stream),
     )
     try:

@@ -43,8 +43,8 @@ _log = Logger()
 class Worker:
     """Does its master's bidding."""
 
-    def __init__(self, reactor: Any, levels: LogLevels) -> None:
-        self._reactor, self._levels = reactor, levels
+    def __init__(self, reactor: Any, levels: LogLevels, histogram_interval: float) -> None:
+        self._reactor, self._levels, self._histogram_interval = reactor, levels, histogram_interval
         self._gateway: Gateway | None = None
         self._is_ending = False
         self.channel = Channel("the master", self.answer, reactor, self.orphaned)
@@ -74,7 +74,15 @@ class Worker:
         config: Config = attrs.evolve(result.config, routers=routers)
         random = Random(SystemRandom().getrandbits(256))
         tracing = TracingSwitch(job.tracing)
-        gateway = Gateway(config, self._reactor, random, shares if shares.is_enough else None, is_first=job.is_first, tracing=tracing)
+        gateway = Gateway(
+            config,
+            self._reactor,
+            random,
+            shares if shares.is_enough else None,
+            is_first=job.is_first,
+            tracing=tracing,
+            histogram_interval=self._histogram_interval,
+        )
         gateway.listen(lambda name: inherited(job.sockets[name]))
         try:
             gateway.startService()
@@ -123,6 +131,7 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--reactor", required=True, help="module whose install() installs the reactor")
     parser.add_argument("--log-level", required=True)
     parser.add_argument("--log-format", required=True, choices=("text", "json"))
+    parser.add_argument("--histogram-interval", type=float, required=True)
     return parser.parse_args(words)
 
 
@@ -136,7 +145,7 @@ def main(words: Sequence[str]) -> None:
     levels = LogLevels(given.log_level)
     levels.preset(*QUIET)
     start_logging(sys.stdout, levels, as_json=given.log_format == "json")
-    worker = Worker(reactor, levels)
+    worker = Worker(reactor, levels, given.histogram_interval)
     control = socket.socket(fileno=given.control)
     control.setblocking(False)
     factory = Factory.forProtocol(lambda: worker.channel)

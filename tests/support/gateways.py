@@ -122,10 +122,11 @@ def gateway(
     port: int | None = None,
     name: str = "meshgw",
     twistd: Sequence[str] = (),
+    options: Sequence[str] = (),
 ) -> Gateway:
     """Start a gateway whose ``names`` lead to ports and wait until it serves on ``port``, by default a free one.
 
-    ``twistd`` are options put before ``meshgw``.
+    ``twistd`` are options put before ``meshgw``, ``options`` those behind.
     """
     directory = running.directory
     root = directory / f"{name}-names"
@@ -139,6 +140,7 @@ def gateway(
     text = json.dumps(settings)
     process = servers.meshgw(directory, text, port=port, name=name)
     at = process.argv.index("meshgw")
+    process.argv += options
     process.argv[at:at] = list(twistd)
     running.add(process, is_ready=lambda: accepts(port, address) and accepts(admin_port))
     return Gateway(process, port, admin_port, root)
