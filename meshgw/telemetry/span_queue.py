@@ -25,8 +25,9 @@ from meshgw.errors import MeshError
 from meshgw.telemetry.metrics import Metrics
 from meshgw.telemetry.spans import Span
 
-SPAN_COST: Final = 400
-"""Bytes that a span takes besides the text of its tags."""
+SPAN_COST: Final = 600
+TAG_COST: Final = 56
+"""Bytes of memory, as measured, that a span takes, and each of its tags besides its text; the tags' names are shared."""
 STOP_SECONDS: Final = 2.0
 MOST_WAIT: Final = 60.0
 """Seconds; a collector that asks for more patience than that is asked again all the same."""
@@ -72,7 +73,7 @@ class SpansRefused(DeliveryError):
 class Limits:
     """How much waits, and what makes a batch.
 
-    A batch is small since it is encoded in one go, in which no request is served: 100 spans take some 3 ms.
+    A batch is small since it is encoded in one go, in which no request is served: 100 spans take some 2 ms.
     """
 
     most_spans: int = 10_000
@@ -85,8 +86,9 @@ class Limits:
 
 
 def cost(span: Span) -> int:
-    """About how many bytes a span takes."""
-    return SPAN_COST + sum([len(name) + len(value) for name, value in span.tags.items()])
+    """About how many bytes of memory a span takes."""
+    tags = span.tags
+    return SPAN_COST + TAG_COST * len(tags) + sum(map(len, tags.values()))
 
 
 class SpanQueue:

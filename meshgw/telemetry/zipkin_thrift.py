@@ -82,6 +82,7 @@ _KIND_OF_BOOL: Final = _FIELD(_I32, 3) + _LENGTH(_KIND_BOOL)
 _KIND_OF_STRING: Final = _FIELD(_I32, 3) + _LENGTH(_KIND_STRING)
 
 
+@lru_cache(maxsize=1024)  # most repeat themselves from span to span
 def _fact(name: str, value: str, host: bytes) -> bytes:
     return _text(1, utf8(name)) + _text(2, utf8(value)) + _KIND_OF_STRING + _at(4, host) + b"\0"
 

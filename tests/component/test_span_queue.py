@@ -7,6 +7,8 @@ from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
@@ -252,6 +254,44 @@ def test_defect_costs_its_batch_only(on: Setting) -> None:
     assert on.collector.taken == [["d", "e", "f"]]
     assert on.counts["dropped"] == 3
     assert on.lines == ["critical: 3 spans cannot be told to the collector"]
+
+
+# --- whatever happens
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("record"), st.integers(1, 12)),
+        st.tuples(st.just("pass"), st.floats(0.0, 30.0)),
+        st.tuples(
+            st.just("answers"),
+            st.lists(st.sampled_from([None, AWAY, SpansRefused(reason="400"), ZeroDivisionError(), "silence"]), max_size=8),
+        ),
+    ),
+    max_size=25,
+)
+
+
+@given(STEPS)
+def test_every_span_is_sent_dropped_or_waiting_and_none_waits_after_the_end(steps: list[tuple[str, Any]]) -> None:
+    on, recorded = Setting(), 0
+    for step, value in steps:
+        if step == "record":
+            on.record(*["x"] * value)
+            recorded += value
+        elif step == "pass":
+            on.clock.advance(value)
+        else:
+            on.collector.answers = [Deferred() if answer == "silence" else answer for answer in value]
+        counts = on.counts
+        assert counts["sent"] + counts["dropped"] + counts["queued"] == recorded
+        assert counts["queued"] <= on.limits.most_spans + on.limits.batch_spans
+        assert sum(len(batch) for batch in on.collector.taken) == counts["sent"]
+    done = on.stop()
+    on.clock.advance(STOP_SECONDS)
+    assert done == [None]
+    counts = on.counts
+    assert (counts["sent"] + counts["dropped"], counts["queued"]) == (recorded, 0)
+    assert on.clock.getDelayedCalls() == []
 
 
 # --- the end

@@ -6,6 +6,7 @@ Each decodes what it is told by the published schema as it comes, so that what c
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from base64 import b64decode
 from typing import Any
@@ -85,8 +86,8 @@ class ZipkinServer(ApiServer):
 class OtlpServer(ApiServer):
     """A collector that speaks OTLP over HTTP. ``replies`` are its next answers; then it takes everything."""
 
-    def __init__(self, port: int) -> None:
-        super().__init__(self._take, port)
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(self._take, port, tls)
         self.requests: list[Any] = []
         self.headers: list[dict[str, str]] = []
         self.replies: list[Reply] = []

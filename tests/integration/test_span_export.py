@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import pytest
 
 from fakes.collectors import OtlpServer, ScribeServer, ZipkinServer
 from fakes.http_api import Reply
+from support.certs import authority, write_files
 from support.gateways import LOOPBACK, SECONDS, Gateway, Nginx, gateway
 from support.processes import Running, free_port, wait_until
 
@@ -178,3 +180,22 @@ def test_only_what_is_sampled_is_told(running: Running, started: Callable[[Serve
     arrives(lambda: bool(http.spans))
     gw.process.stop()
     assert {span["tags"]["http.uri"] for span in http.spans} == {"/yes"}
+
+
+def test_collector_is_told_over_tls_if_its_certificate_is_good(
+    running: Running, started: Callable[[Server], Server], tmp_path: Path
+) -> None:
+    trust = tmp_path / "ca.pem"
+    trust.write_bytes(authority().pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*write_files(authority().leaf("collector.example"), tmp_path, "leaf"))
+    grpc = started(OtlpServer(free_port(), context))
+    endpoint, tls = f"https://{LOOPBACK}:{grpc.port}", {"commonName": "collector.example", "trustCertsBundle": str(trust)}
+    untrusting = {**otlp(grpc.port), "endpoint": endpoint}
+    gw, _ = traced_gateway(running, {**untrusting, "tls": tls}, untrusting)
+    gw.get("web")
+    arrives(lambda: gw.metrics()["telemetry/io.meshgw.otlp/failures"] > 0)
+    arrives(lambda: len(grpc.spans) == 2)
+    assert "does not take spans: its TLS certificate is refused: " in gw.process.output_file.read_text()
+    gw.process.stop()
+    assert len(grpc.spans) == 2

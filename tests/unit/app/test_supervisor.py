@@ -361,6 +361,15 @@ def test_bound_names_are_those_of_all_workers(master: Master) -> None:
     assert master.value(master.supervisor.bound_names()) == ["/#/a", "/#/b", "/#/c"]
 
 
+def test_recent_requests_are_those_of_all_workers_that_answer(master: Master) -> None:
+    master.begin(accepted(), is_first=True)
+    one, two = master.reactor.workers
+    one.answers["recent_requests"], two.answers["recent_requests"] = [{"path": "/1"}, {"path": "/2"}], Relayed(code=500, text="broken")
+    assert master.value(master.supervisor.recent_requests()) == [{"path": "/1"}, {"path": "/2"}]
+    two.answers["recent_requests"] = [{"path": "/3"}]
+    assert [row["path"] for row in master.value(master.supervisor.recent_requests())] == ["/1", "/2", "/3"]
+
+
 def test_a_client_of_several_workers_is_shown_once_with_every_endpoints_state(master: Master) -> None:
     master.begin(accepted(), is_first=True)
     one, two = master.reactor.workers
