@@ -156,15 +156,19 @@ class Gateway(MultiService):
         is_first: bool = True,
         tracing: TracingSwitch | None = None,
         histogram_interval: float = DEFAULT_INTERVAL,
+        started_at: float | None = None,
     ) -> None:
-        """For ``shares``, ``is_first`` and ``tracing`` see :class:`meshgw.app.http_stacks.Shared`."""
+        """For ``shares``, ``is_first`` and ``tracing`` see :class:`meshgw.app.http_stacks.Shared`.
+
+        ``started_at`` is when the process started, in seconds since the epoch; None for one that has a master.
+        """
         super().__init__()  # type: ignore[no-untyped-call]
         self.config, self._reactor = config, reactor
         self.metrics = Metrics()
         self._spawner = Spawner()
         self.grace = config.admin.shutdown_grace_ms / 1000
         """Seconds that requests under way get at the end."""
-        self._shares = shares
+        self._shares, self._started_at = shares, started_at
         self._deadline = 0.0
         self._final: Snapshot | None = None
         self._end_process_metrics: Callable[[], None] | None = None
@@ -213,7 +217,7 @@ class Gateway(MultiService):
 
     def startService(self) -> None:
         """Start from the sources of names outward: namers, interpreters, then listeners."""
-        self._end_process_metrics = add_process_metrics(self.metrics, time.time)  # noqa: TID251 - as above
+        self._end_process_metrics = add_process_metrics(self.metrics, time.time, self._started_at)  # noqa: TID251 - as above
         super().startService()  # type: ignore[no-untyped-call]
         self.stalls.start()
         if self._shares is not None:

@@ -88,8 +88,14 @@ class MeshService(MultiService):
 
     def _make_gateway(self, config: Config) -> LocalPlane:
         settings = self._settings
-        interval = settings.histogram_interval
-        self._gateway = Gateway(config, self._reactor, settings.random, tracing=self._tracing, histogram_interval=interval)
+        self._gateway = Gateway(
+            config,
+            self._reactor,
+            settings.random,
+            tracing=self._tracing,
+            histogram_interval=settings.histogram_interval,
+            started_at=self._started_at,
+        )
         return LocalPlane(self._gateway, self._levels, self._reactor)
 
     @property
@@ -171,7 +177,7 @@ class MeshService(MultiService):
 
     def _be_master(self) -> None:
         self._stalls.start()
-        add_process_metrics(self.metrics, time.time)  # noqa: TID251 - as above
+        add_process_metrics(self.metrics, time.time, self._started_at)  # noqa: TID251 - as above
 
     def _not_started(self, failure: Failure) -> None:
         if self._is_ending:
@@ -242,6 +248,7 @@ class MeshService(MultiService):
         gateway, self._gateway, self._plane = self._gateway, None, supervisor
         if gateway is not None:
             self._be_master()
+            gateway.metrics.remove("jvm")  # it is this very process, which tells of itself from now on
             gateway.grace = accepted.config.admin.shutdown_grace_ms / 1000
             left = self._leaving[gateway] = gateway.retire()
             left.addBoth(self._left, gateway, supervisor)

@@ -21,15 +21,16 @@ HEAP, MAPPED = "RssAnon:", "VmData:"
 """Lines of ``/proc/self/status``: memory that belongs to no file and is resident, and what of it was asked for."""
 
 
-def add_process_metrics(metrics: Metrics, clock: Callable[[], float]) -> Callable[[], None]:
-    """Add ``jvm/…`` below ``metrics`` (the root). ``clock`` gives seconds since the epoch; the process counts from this call.
+def add_process_metrics(metrics: Metrics, clock: Callable[[], float], started: float | None) -> Callable[[], None]:
+    """Add ``jvm/…`` below ``metrics`` (the root). ``clock`` gives seconds since the epoch, as which the process ``started``.
 
-    What is returned ends what collections of garbage cost to be told.
+    That is None in a process that works for another, whose age is that of the whole. What is returned ends the timing of collections.
     """
-    started, collections = clock(), Collections()
+    collections = Collections()
     jvm = metrics.scope("jvm")
-    jvm.gauge("uptime", function=lambda: (clock() - started) * 1000, most=True)
-    jvm.gauge("start_time", function=lambda: started * 1000, most=True)
+    if started is not None:
+        jvm.gauge("uptime", function=lambda: (clock() - started) * 1000, most=True)
+        jvm.gauge("start_time", function=lambda: started * 1000, most=True)
     jvm.gauge("num_cpus", function=_usable_cpus, most=True)
     jvm.gauge("thread", "count", function=threading.active_count)
     jvm.gauge("thread", "daemon_count", function=lambda: sum(thread.daemon for thread in threading.enumerate()))

@@ -157,6 +157,35 @@ def test_errors_made_here_count_by_name_for_services_and_clients() -> None:
         assert found[f"{scope}/failures/CallerGone"] == 1
 
 
+def test_attempts_that_got_their_connection_at_once_waited_for_no_time() -> None:
+    metrics = Metrics()
+    client, through = metrics.outcomes("client"), metrics.outcomes("through")
+    stats = attempts(metrics, client, through, dtab_size=3)
+    tally = Tally(ServiceStats(metrics.outcomes("service"), budget(), metrics.histogram("retries")), stats)
+    metrics.settle_first(tally)
+    acquisition = metrics.histogram("acquisition_ms")
+    for _ in range(4):
+        count(tally, 200)
+    acquisition.add_for_zero(25.0)  # one of the four
+    apart, waiting = ended(200), ended("AttemptTimeout")
+    waiting.queued = 1.0
+    for ex in (apart, waiting):
+        stats.on_request(ex)
+        stats.on_end(ex)
+    metrics.rotate()
+    histograms = metrics.snapshot().histograms
+    assert (histograms["acquisition_ms",].count, histograms["acquisition_ms",].total) == (5, 25.0)
+    assert (histograms["dtab",].count, histograms["dtab",].total) == (5, 15)
+
+
+def test_a_tally_that_counted_nothing_adds_nothing() -> None:
+    metrics = Metrics()
+    stats = attempts(metrics, metrics.outcomes("client"), metrics.outcomes("through"), dtab_size=3)
+    metrics.settle_first(tally := Tally(ServiceStats(metrics.outcomes("service"), budget(), metrics.histogram("retries")), stats))
+    metrics.rotate()
+    assert metrics.snapshot().histograms["dtab",].buckets == {} and tally.started == 0
+
+
 def test_a_retrys_time_counts_from_its_own_beginning() -> None:
     metrics = Metrics()
     client = metrics.outcomes("scope", "client")

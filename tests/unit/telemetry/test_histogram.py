@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from meshgw.telemetry.histogram import Histogram, HistogramSnapshots, Window, bucket_of, joined, summary, value_of
+from meshgw.telemetry.histogram import MOST_SEEN, Histogram, HistogramSnapshots, Sizes, Window, bucket_of, joined, summary, value_of
 from meshgw.telemetry.metrics import Metrics
 
 
@@ -53,6 +53,48 @@ def test_milliseconds_keep_their_fractions() -> None:
     assert histogram.window is not None
     found = summary(histogram.window)
     assert found is not None and abs(found.most - 0.35) < 0.0035
+
+
+@given(st.lists(st.integers(min_value=0, max_value=10**10), max_size=50), st.lists(st.integers(min_value=0, max_value=10**10), max_size=50))
+def test_joining_windows_is_as_if_one_had_seen_everything(ours: list[int], theirs: list[int]) -> None:
+    def window(values: list[int]) -> Window:
+        histogram = Histogram()
+        for value in values:
+            histogram.add(value)
+        histogram.rotate()
+        assert histogram.window is not None
+        return histogram.window
+
+    apart, together = joined([window(ours), window(theirs)]), window(ours + theirs)
+    assert (apart.total, dict(apart.buckets)) == (together.total, dict(together.buckets))
+
+
+@given(st.lists(st.integers(min_value=0, max_value=5_000), max_size=3_000), st.integers(min_value=0, max_value=3_000))
+def test_sizes_are_those_of_a_histogram_that_was_told_each(numbers: list[int], at: int) -> None:
+    sizes, plain = Sizes(), Histogram()
+    for place, number in enumerate(numbers):
+        if place == at:
+            sizes.settle()
+        sizes.seen[number] += 1
+        plain.add(number)
+        assert len(sizes.seen) <= MOST_SEEN
+    assert sizes.ever == plain.ever == len(numbers)
+    sizes.rotate()
+    plain.rotate()
+    assert sizes.window is not None and plain.window is not None
+    assert (sizes.window.total, dict(sizes.window.buckets)) == (plain.window.total, dict(plain.window.buckets))
+    assert sizes.ever == len(numbers)
+
+
+def test_a_value_that_comes_before_its_zeros_takes_the_place_of_one() -> None:
+    histogram = Histogram()
+    histogram.add_for_zero(7)
+    histogram.add_for_zero(9)
+    histogram.add_zeros(1)
+    histogram.add_zeros(4)
+    histogram.rotate()
+    assert histogram.window is not None
+    assert (dict(histogram.window.buckets), histogram.window.total) == ({7: 1, 9: 1, 0: 3}, 16)
 
 
 def test_window_of_an_idle_interval_is_empty() -> None:
