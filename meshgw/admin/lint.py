@@ -133,6 +133,12 @@ RULES = (
         issues=_counted(("metrics", "dropped"), "{count} metrics had no room and are missing: there are too many names"),
     ),
     Rule(
+        id="access-log",
+        category="Telemetry",
+        description="Access logs have every line.",
+        issues=_counted(("rt", "*", "access_log", "lost"), "router {where}: {count} lines of the access log are lost; the log says why"),
+    ),
+    Rule(
         id="bindings",
         category="Performance",
         description="The binding cache has room for all names in use.",

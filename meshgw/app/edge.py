@@ -14,11 +14,12 @@ from meshgw.app.walk import Walk
 from meshgw.client.caller_pools import CallerPool, CallerPools
 from meshgw.client.http import ClientParameters
 from meshgw.client.pool import Pool, PoolLimits, PoolStats
+from meshgw.config.access_format import AccessForm
 from meshgw.config.edge import PROXY_VERSIONS, ProxyProtocol
 from meshgw.core.address import Address
 from meshgw.core.exchange import Exchange
 from meshgw.core.networks import Network, Networks
-from meshgw.filters.access import AccessRecord
+from meshgw.filters.access import AccessRecord, Record
 from meshgw.filters.forwarders import ForwardedRecord
 from meshgw.server.listener import Accepted, Listener
 from meshgw.server.proxy_header import ProxyHeaders, ProxyStats
@@ -118,8 +119,15 @@ def walk_for(health_path: str | None, health: Health, metrics: Metrics) -> Calla
     return partial(HealthWalk, path=health_path, health=health, count=metrics.counter("health_checks").incr)
 
 
-def record_for(log: AccessLog | None, now: Callable[[], float], trusted_forwarders: Sequence[Network]) -> AccessRecord | None:
-    """What writes a listener's lines of the access log, if there is one."""
+def record_for(
+    log: AccessLog | None, now: Callable[[], float], form: AccessForm, trusted_forwarders: Sequence[Network], *, router: str
+) -> Record | None:
+    """What writes a listener's lines of the access log, if there is one. ``router`` is the label."""
     if log is None:
         return None
-    return ForwardedRecord(log, now, Networks(trusted_forwarders)) if trusted_forwarders else AccessRecord(log, now)
+    record: Record = AccessRecord(log, now)
+    if not form.is_default:
+        from meshgw.filters.access_fields import FormattedRecord
+
+        record = FormattedRecord(log, now, form, router=router)
+    return ForwardedRecord(record, Networks(trusted_forwarders)) if trusted_forwarders else record

@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Final
 
 import attrs
 
+from meshgw.config.access_format import LINKERD, access_format
 from meshgw.config.document import Chosen, at_least, one_of, option
-from meshgw.config.requests import RequestRouterConfig, RequestServerConfig
+from meshgw.config.requests import FORMAT_DOC, RequestRouterConfig, RequestServerConfig
 from meshgw.config.scoped import (
     GLOBAL,
     HTTP1,
@@ -219,7 +220,8 @@ class H2RouterConfig(RequestRouterConfig):
     service: H2ServiceBlock = option(
         factory=GlobalH2Service, doc="Parameters of services.", variants=H2_SERVICE_BLOCKS, default_variant=GLOBAL
     )
-    h2_access_log: str | None = option(default=None, doc="File of the access log.", effective="off")
+    h2_access_log: str | None = option(default=None, doc="File of the access log; `-` is standard output.", effective="off")
+    h2_access_log_format: str = option(default=LINKERD, doc=FORMAT_DOC, check=access_format)
     h2_access_log_roll_policy: str = option(
         default="never",
         doc="When the access log is rolled: never, hourly, daily, weekly(n) with n from 1 (Sunday), or a size such as `3.megabytes`.",
@@ -239,3 +241,8 @@ class H2RouterConfig(RequestRouterConfig):
             "it is for routers of protocol http",
         ),
     }
+
+    @property
+    def access_format(self) -> str:
+        """See :class:`RequestRouterConfig`."""
+        return self.h2_access_log_format

@@ -10,10 +10,11 @@ from typing import Any, ClassVar, Final
 
 import attrs
 
+from meshgw.config.access_format import LINKERD, access_format
 from meshgw.config.connect import ConnectConfig
 from meshgw.config.document import at_least, option
 from meshgw.config.https import HttpsRedirect
-from meshgw.config.requests import RequestRouterConfig, RequestServerConfig
+from meshgw.config.requests import FORMAT_DOC, RequestRouterConfig, RequestServerConfig
 from meshgw.config.values import Port, roll_policy
 
 H2_SERVER_OPTIONS: Final = (
@@ -75,7 +76,8 @@ class HttpRouterConfig(RequestRouterConfig):
 
     label: str = option(default="http", doc="Name in metrics and admin pages, unique in the file.")
     servers: tuple[HttpServerConfig, ...] = option(default=(), doc="Where the router listens; at least one.")
-    http_access_log: str | None = option(default=None, doc="File of the access log.", effective="off")
+    http_access_log: str | None = option(default=None, doc="File of the access log; `-` is standard output.", effective="off")
+    http_access_log_format: str = option(default=LINKERD, doc=FORMAT_DOC, check=access_format)
     http_access_log_roll_policy: str = option(
         default="never",
         doc="When the access log is rolled: never, hourly, daily, weekly(n) with n from 1 (Sunday), or a size such as `3.megabytes`.",
@@ -131,6 +133,11 @@ class HttpRouterConfig(RequestRouterConfig):
         "requestAuthorizers": "request authorizers",
         "loggers": "request authorizers, under their former name",
     }
+
+    @property
+    def access_format(self) -> str:
+        """See :class:`RequestRouterConfig`."""
+        return self.http_access_log_format
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()

@@ -6,11 +6,12 @@ Source: linkerd-config spec 4, 5.1, 5.5 and 6.1.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from meshgw.config.access import AccessControl
+from meshgw.config.access_format import LINKERD
 from meshgw.config.document import Chosen, at_least, one_of, option
 from meshgw.config.edge import plain_path
 from meshgw.config.egress import EgressConfig
@@ -137,6 +138,12 @@ class RequestServerConfig(ServerConfig):
             raise ValueError(f"{'hsts' if self.hsts is not None else 'checkServerName'} means nothing on a server without tls")
 
 
+FORMAT_DOC: Final = (
+    "Form of its lines: `linkerd`, `common`, `combined`, `json`, `json(FIELD, …)`, or a text with `%{FIELD}` in it; see Logging for the "
+    "fields (meshgw's own option)."
+)
+
+
 def _identifiers(value: Any) -> str | None:
     return None if value else "empty identifier list"
 
@@ -169,6 +176,11 @@ class RequestRouterConfig(RouterConfig):
         default=None, doc="Who may call what (meshgw's own option).", effective="everybody everything"
     )
     egress: EgressConfig | None = option(default=None, doc="Networks that are not connected to (meshgw's own option).", effective="off")
+
+    @property
+    def access_format(self) -> str:
+        """The form of the access log's lines."""
+        return LINKERD
 
     def __attrs_post_init__(self) -> None:
         sni = [server.tls.sni for server in self.servers if server.tls is not None and server.tls.sni is not None]

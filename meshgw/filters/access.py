@@ -7,6 +7,7 @@ included, so that nothing that happened is missing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from meshgw.core.exchange import Exchange
 from meshgw.telemetry.access import AccessLog, ClfClock, ClfFormat
@@ -15,10 +16,24 @@ WANTED = (b"referer", b"user-agent")
 """The request fields that a line tells of, beside Host."""
 
 
+class Record(Protocol):
+    """Writes a line for each request."""
+
+    @property
+    def wanted(self) -> tuple[bytes, ...]:
+        """The request fields that lines tell of."""
+        ...
+
+    def on_end(self, ex: Exchange) -> None:
+        """The request ended; one that its caller gave up is logged with status 499."""
+        ...
+
+
 class AccessRecord:
-    """Writes the line; ``now`` gives seconds since the epoch."""
+    """Writes Linkerd's line; ``now`` gives seconds since the epoch."""
 
     __slots__ = ("_clock", "_format", "_now", "_time", "_until", "_write")
+    wanted = WANTED
 
     def __init__(self, log: AccessLog, now: Callable[[], float]) -> None:
         self._write, self._now = log.write, now

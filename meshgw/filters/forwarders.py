@@ -7,14 +7,12 @@ address before the first one that is not trusted is the caller's, and what stand
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
 from typing import Final
 
 from meshgw.core.exchange import Exchange
 from meshgw.core.networks import Networks
-from meshgw.filters.access import AccessRecord
+from meshgw.filters.access import Record
 from meshgw.filters.forwarded import XForwarded, drop_forwarding
-from meshgw.telemetry.access import AccessLog
 
 MOST_HOPS: Final = 32
 """Entries of ``X-Forwarded-For`` that are looked at."""
@@ -40,21 +38,21 @@ class TrustedForwarders:
             self._append(ex)
 
 
-class ForwardedRecord(AccessRecord):
+class ForwardedRecord:
     """The access log's line with the caller that trusted proxies tell, in place of the nearest proxy."""
 
-    __slots__ = ("_trusted",)
+    __slots__ = ("_on_end", "_trusted", "wanted")
 
-    def __init__(self, log: AccessLog, now: Callable[[], float], trusted: Networks) -> None:
-        super().__init__(log, now)
-        self._trusted = trusted
+    def __init__(self, record: Record, trusted: Networks) -> None:
+        """``record`` writes the lines."""
+        self._on_end, self.wanted, self._trusted = record.on_end, record.wanted, trusted
 
     def on_end(self, ex: Exchange) -> None:
-        """See :class:`meshgw.filters.access.AccessRecord`."""
+        """See :class:`meshgw.filters.access.Record`."""
         nearest = ex.peer
         ex.peer = (caller_address(ex, self._trusted), nearest[1])
         try:
-            super().on_end(ex)
+            self._on_end(ex)
         finally:
             ex.peer = nearest
 

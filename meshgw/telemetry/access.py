@@ -49,32 +49,39 @@ class ClfFormat:
 
     def origin(self, host: bytes | None, remote: str) -> bytes:
         """Host, remote address, and two names that nobody knows."""
-        part = b"%b %b - - [" % (_safe(host, _UNSAFE_IN_WORD), remote.encode("ascii"))
-        _remember(self.origins, (host, remote), part)
+        part = b"%b %b - - [" % (safe_word(host), remote.encode("ascii"))
+        remember(self.origins, (host, remote), part)
         return part
 
     def request(self, method: bytes, target: bytes, version: bytes) -> bytes:
         """The request line of a request that was not ordinary; parts that could not be read are empty."""
-        return b"%b %b HTTP/%b" % (_safe(method, _UNSAFE_IN_WORD), _safe(target, _UNSAFE_BYTE), version or b"1.1")
+        return b"%b %b HTTP/%b" % (safe_word(method), safe_text(target), version or b"1.1")
 
     def answer(self, status: int, length: int) -> bytes:
         """Status and the length of the answer's body, negative if it was not known."""
         part = b'" %d %b "' % (status, b"-" if length < 0 else b"%d" % length)
-        _remember(self.answers, (status, length), part)
+        remember(self.answers, (status, length), part)
         return part
 
     def agent(self, referer: bytes | None, agent: bytes | None) -> bytes:
         """What the caller says of where it comes from and what it is."""
-        part = b'%b" "%b"' % (_safe(referer, _UNSAFE_BYTE), _safe(agent, _UNSAFE_BYTE))
-        _remember(self.agents, (referer, agent), part)
+        part = b'%b" "%b"' % (safe_text(referer), safe_text(agent))
+        remember(self.agents, (referer, agent), part)
         return part
 
 
-def _safe(text: bytes | None, unsafe: re.Pattern[bytes]) -> bytes:
-    return unsafe.sub(_escaped, text) if text else b"-"
+def safe_text(text: bytes | None) -> bytes:
+    """What may stand between double quotes; a hyphen for nothing."""
+    return _UNSAFE_BYTE.sub(_escaped, text) if text else b"-"
 
 
-def _remember(known: dict[K, bytes], key: K, part: bytes) -> None:
+def safe_word(text: bytes | None) -> bytes:
+    """The same without spaces, for places without quotes."""
+    return _UNSAFE_IN_WORD.sub(_escaped, text) if text else b"-"
+
+
+def remember(known: dict[K, bytes], key: K, part: bytes) -> None:
+    """Keep ``part`` unless it is long; a full table begins anew, as it most likely has what nobody repeats."""
     if len(part) <= _LONGEST_TEXT:
         if len(known) >= _MOST_TEXTS:
             known.clear()
@@ -161,6 +168,11 @@ class AccessLog:
         self._granted += more
         self._left += more
         return True
+
+    @property
+    def lost(self) -> int:
+        """Lines that were not written: those, and what a failing disk did not take."""
+        return self.dropped + self._lost
 
     def start(self) -> None:
         """Open the file and start the thread. Raises :class:`meshgw.telemetry.rolling.LogFileError`."""

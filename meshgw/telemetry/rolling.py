@@ -19,7 +19,7 @@ import attrs
 from meshgw.errors import MeshError
 
 CHUNK = 65536  # bytes joined for one write; also how far a file may exceed its size limit
-_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
+_STREAMS = {"-": 1, "/dev/stdout": 1, "/dev/stderr": 2}
 _SIZE = re.compile(r"(\d+)\.(byte|kilobyte|megabyte|gigabyte|terabyte)s?")
 _FACTORS = {"byte": 1, "kilobyte": 1 << 10, "megabyte": 1 << 20, "gigabyte": 1 << 30, "terabyte": 1 << 40}
 _SUFFIXES = {"hourly": "%Y%m%d-%H", "daily": "%Y%m%d", "weekly": "%Y%m%d", "size": "%Y%m%d-%H%M%S"}
@@ -72,7 +72,7 @@ class RollPolicy:
 
 
 class LogFile:
-    """The file at ``path``; ``/dev/stdout`` and ``/dev/stderr`` mean the streams of this process, which are never rolled.
+    """The file at ``path``; ``-`` or ``/dev/stdout``, and ``/dev/stderr``, mean the streams of this process, which are never rolled.
 
     ``append`` keeps what a file holds when it is opened first. ``rotate_count`` rolled files are kept, all if negative.
     ``clock`` gives seconds since the epoch.
