@@ -179,10 +179,12 @@ def test_an_error_of_a_dtab_is_shown_with_its_place_and_goes_when_it_is_mended(p
     assert "Line 2, column 4: '=>' expected but '=' found." in problem.inner_text()
     assert problem.locator("pre").inner_text() == "/a = /b\n   ^"
     assert area.get_attribute("aria-invalid") == "true"
+    page.get_by_text("This was the answer before").wait_for()
     page.get_by_role("button", name="Go there").click()
     assert page.evaluate("(({ selectionStart, selectionEnd }) => [selectionStart, selectionEnd])(document.activeElement)") == [25, 26]
     area.fill("/svc => /#/io.l5d.fs;\n/a => /b")
     problem.wait_for(state="hidden")
+    page.get_by_text("This was the answer before").wait_for(state="hidden")
     assert resolved(page) == ["/svc/web", "/#/io.l5d.fs/web"]
 
 

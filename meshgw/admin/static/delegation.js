@@ -134,7 +134,7 @@ export function explain(node) {
     case "empty":
       return "The name exists but has no replicas on purpose: requests fail, and no further alternative is tried.";
     case "exception":
-      return `The lookup failed: ${node.message ?? "no reason was given"}. A failure ends the search; later alternatives are not tried.`;
+      return `The lookup failed: ${node.message ?? "no reason was given"}. Among alternatives a failure ends the search.`;
     case "alt":
       return "Tried in this order; the first that is known is taken.";
     case "union":
@@ -149,9 +149,9 @@ export function explain(node) {
 /** @param {TreeNode} node */
 function explainNegative(node) {
   if (node.message) return `Taken as unknown, because its source fails: ${node.message}`;
-  if (node.path === "~") return "The entry itself says that there is no such name; the next alternative is tried.";
-  if (node.path.startsWith("/#/")) return "The namer knows no such name; the next alternative is tried.";
-  return "No dtab entry and no namer matches this name; the next alternative is tried.";
+  if (node.path === "~") return "The entry itself says that there is no such name.";
+  if (node.path.startsWith("/#/")) return "The namer knows no such name.";
+  return "No dtab entry and no namer matches this name.";
 }
 
 /**
@@ -163,7 +163,8 @@ export function addressText(addr) {
   switch (addr?.type) {
     case "bound": {
       const count = addr.addrs?.length ?? 0;
-      const known = count === 0 ? "No addresses now: requests fail until there are some." : count === 1 ? "1 address" : `${count} addresses`;
+      const known =
+        count === 0 ? "No addresses now: requests fail until there are some." : count === 1 ? "1 address" : `${count} addresses`;
       return addr.stale ? `${known} (last good answer; since then: ${addr.stale})` : known;
     }
     case "failed":
@@ -228,9 +229,15 @@ function reached(root) {
   const count = found.reduce((sum, { bound }) => sum + (bound.addr.addrs?.length ?? 0), 0);
   const lacking = found.filter(({ bound }) => !bound.addr.addrs?.length).length;
   const where = found.length === 1 ? "1 destination" : `${found.length} destinations`;
-  if (count === 0) return { kind: "bad", title: "Bound, but no address", text: `Requests lead to ${where} without any address: they fail.` };
+  if (count === 0)
+    return { kind: "bad", title: "Bound, but no address", text: `Requests lead to ${where} without any address: they fail.` };
   const text = `Requests go to ${where} with ${count === 1 ? "1 address" : `${count} addresses`}.`;
-  if (lacking > 0) return { kind: "warn", title: "Partly without addresses", text: `${text} ${lacking} of them without any: its share of requests fails.` };
+  if (lacking > 0)
+    return {
+      kind: "warn",
+      title: "Partly without addresses",
+      text: `${text} ${lacking} of them without any: its share of requests fails.`,
+    };
   return { kind: "good", title: "Resolves", text };
 }
 

@@ -116,14 +116,24 @@ function row(branch, isTaken, { known, before, entry }) {
 /** @param {Branch} branch @param {string} before */
 function position({ order, weight, share }, before) {
   if (order !== null) return el("span", { class: "node-order" }, `${order}.`);
-  if (weight !== null && share !== null) return el("span", { class: "node-share", title: `weight ${weight}` }, percent(share), el("span", { class: "node-weight" }, `×${weight}`));
+  if (weight !== null && share !== null)
+    return el(
+      "span",
+      { class: "node-share", title: `weight ${weight}` },
+      percent(share),
+      el("span", { class: "node-weight" }, `×${weight}`),
+    );
   return before ? el("span", { class: "node-order" }, before) : null;
 }
 
 /** @param {string} text */
 function copyButton(text) {
   // not in the tab order: Enter on the step does the same
-  return el("button", { type: "button", class: "bound-copy", "aria-label": `Copy ${text}`, tabIndex: -1, onclick: () => void copy(text) }, "copy");
+  return el(
+    "button",
+    { type: "button", class: "bound-copy", "aria-label": `Copy ${text}`, tabIndex: -1, onclick: () => void copy(text) },
+    "copy",
+  );
 }
 
 /** What a name leads to: of a leaf, or of a transformation before it. @param {TreeNode} node @param {BoundName} bound @param {Known} known */

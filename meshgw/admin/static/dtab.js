@@ -28,7 +28,10 @@ export function entries(text) {
     if (arrow >= 0) {
       const lead = piece.length - piece.trimStart().length;
       const prefix = piece.slice(0, arrow).trim();
-      const dst = piece.slice(arrow + 2).trim().replace(/\s+/g, " ");
+      const dst = piece
+        .slice(arrow + 2)
+        .trim()
+        .replace(/\s+/g, " ");
       found.push({ prefix, dst, text: `${prefix} => ${dst}`, line: lineOf(clean, start + lead) });
     }
     start += piece.length + 1;

@@ -26,7 +26,11 @@ export class DtabPanel {
   build() {
     this.badge = el("span", { class: "badge badge-warn", hidden: true }, "trial, not saved");
     this.edit = /** @type {HTMLButtonElement} */ (
-      el("button", { type: "button", class: "button", "aria-expanded": "false", "aria-controls": "dtab-editor", onclick: () => this.toggle() }, "Try changes")
+      el(
+        "button",
+        { type: "button", class: "button", "aria-expanded": "false", "aria-controls": "dtab-editor", onclick: () => this.toggle() },
+        "Try changes",
+      )
     );
     this.reset = el("button", { type: "button", class: "button", hidden: true, onclick: () => this.giveUp() }, "Reset");
     this.area = /** @type {HTMLTextAreaElement} */ (
@@ -46,7 +50,11 @@ export class DtabPanel {
       { id: "dtab-editor", class: "dtab-editor", hidden: true },
       el("label", { for: "dtab-text" }, "Dtab to try"),
       this.area,
-      el("p", { id: "dtab-hint", class: "small muted" }, "Entries end with a semicolon. Nothing is saved; the gateway only answers what it would do."),
+      el(
+        "p",
+        { id: "dtab-hint", class: "small muted" },
+        "Entries end with a semicolon. Nothing is saved; the gateway only answers what it would do.",
+      ),
       this.problem,
     );
     this.lists = el("div", { class: "dtab-lists" });
@@ -117,7 +125,11 @@ export class DtabPanel {
   list(title, text, isOwn) {
     const list = entries(text);
     const items = list.map((entry) =>
-      el("li", { class: "entry" }, el("code", null, el("span", { class: "entry-prefix" }, entry.prefix), " => ", el("span", { class: "entry-dst" }, entry.dst))),
+      el(
+        "li",
+        { class: "entry" },
+        el("code", null, el("span", { class: "entry-prefix" }, entry.prefix), " => ", el("span", { class: "entry-dst" }, entry.dst)),
+      ),
     );
     // the router's own entries prevail, and are looked at first
     if (isOwn) {
@@ -129,7 +141,9 @@ export class DtabPanel {
       "div",
       { class: "dtab-part" },
       el("h3", null, title),
-      items.length ? el("ol", { class: "entries" }, items) : el("p", { class: "muted small" }, "No entries: names lead straight to namers."),
+      items.length
+        ? el("ol", { class: "entries" }, items)
+        : el("p", { class: "muted small" }, "No entries: names lead straight to namers."),
     );
   }
 

@@ -32,14 +32,14 @@ export function rows(loggers) {
 /** @param {string} name @param {Map<string, string>} levels @returns {string | null} */
 function parentOf(name, levels) {
   if (name === ROOT) return null;
-  for (let above = above1(name); above; above = above1(above)) {
+  for (let above = containing(name); above; above = containing(above)) {
     if (levels.has(above)) return above;
   }
   return levels.has(ROOT) ? ROOT : null;
 }
 
 /** @param {string} name */
-function above1(name) {
+function containing(name) {
   return name.slice(0, Math.max(0, name.lastIndexOf(".")));
 }
 

@@ -44,7 +44,14 @@ class LoggingPage {
     this.notice = el("div", { class: "notice" });
     this.list = el("ul", { class: "loggers card", "aria-label": "Loggers" });
     this.empty = el("div");
-    this.body = el("div", { class: "section", hidden: true }, el("div", { class: "filters" }, this.find, this.count), this.notice, this.list, this.empty);
+    this.body = el(
+      "div",
+      { class: "section", hidden: true },
+      el("div", { class: "filters" }, this.find, this.count),
+      this.notice,
+      this.list,
+      this.empty,
+    );
     this.place = el("div", null, state("loading", "Asking for the loggers"));
     fill(this.content, this.place, this.body);
   }
@@ -80,7 +87,10 @@ class LoggingPage {
       this.list.replaceChildren(...items);
     }
     this.list.hidden = items.length === 0;
-    fill(this.empty, items.length ? null : state("empty", `No logger is called ${this.find.value}`, { label: "Show all", onclick: () => this.clear() }));
+    fill(
+      this.empty,
+      items.length ? null : state("empty", `No logger is called ${this.find.value}`, { label: "Show all", onclick: () => this.clear() }),
+    );
   }
 
   /** @param {Row} row */

@@ -29,6 +29,7 @@ class Playground {
     this.seen = new Seen();
     this.asked = "";
     this.answered = "";
+    this.unreadable = "";
     this.timer = 0;
     this.isAsking = false;
     this.dtab = new DtabPanel({ onTrial: () => this.trialChanged() });
@@ -66,17 +67,15 @@ class Playground {
       })
     );
     this.list = el("datalist", { id: "names" });
-    this.live = /** @type {HTMLInputElement} */ (el("input", { type: "checkbox", id: "live", checked: true, onchange: () => this.liveChanged() }));
+    this.live = /** @type {HTMLInputElement} */ (
+      el("input", { type: "checkbox", id: "live", checked: true, onchange: () => this.liveChanged() })
+    );
     this.pathProblem = el("p", { id: "path-problem", class: "problem", role: "alert", hidden: true });
     this.verdict = el("div", { class: "verdict-place" });
     this.treeList = el("ul", { role: "tree", class: "delegation", "aria-label": "Delegation" });
     this.treeCard = el("section", { class: "card section", "aria-labelledby": "tree-title", hidden: true }, this.treeHead(), this.treeList);
-    fill(
-      content,
-      this.form(),
-      this.pathProblem,
-      el("div", { class: "playground" }, el("div", { class: "section" }, this.verdict, this.treeCard), this.dtab.element),
-    );
+    this.result = el("div", { class: "section result" }, this.verdict, this.treeCard);
+    fill(content, this.form(), this.pathProblem, el("div", { class: "playground" }, this.result, this.dtab.element));
   }
 
   form() {
@@ -201,12 +200,13 @@ class Playground {
   /** Ask once; false if the question has changed meanwhile. @param {AbortSignal} [signal] @returns {Promise<boolean>} */
   async isAnswered(signal) {
     const question = this.question;
+    if (question === this.unreadable) return true; // what cannot be read stays so
     if (!this.router || !this.name) {
       this.say(this.router ? this.invitation() : this.unknownRouter());
       return true;
     }
     if (question !== this.asked) {
-      this.treeCard.classList.add("is-outdated");
+      this.result.classList.add("is-outdated");
       if (!this.answered) this.say(state("loading", `Resolving ${this.name}`));
     }
     this.underWay = new AbortController();
@@ -229,7 +229,8 @@ class Playground {
   answer(question, tree) {
     const text = question + JSON.stringify(tree);
     this.complain(null, null);
-    this.treeCard.classList.remove("is-outdated");
+    this.unreadable = "";
+    this.result.classList.remove("is-outdated", "is-refused");
     if (text === this.answered) return;
     const isSame = question === this.asked;
     if (!isSame) {
@@ -260,7 +261,14 @@ class Playground {
     return el(
       "section",
       { class: `card verdict verdict-${kind}`, "aria-labelledby": "verdict-title", role: "status" },
-      el("h2", { id: "verdict-title" }, el("span", { class: `badge badge-${kind}` }, { good: "✓", warn: "!", bad: "✕" }[kind], " ", title), " ", el("code", null, this.name)),
+      el(
+        "h2",
+        { id: "verdict-title" },
+        el("span", { class: `badge badge-${kind}` }, { good: "✓", warn: "!", bad: "✕" }[kind], " ", title),
+        " ",
+        el("code", null, this.name),
+      ),
+      el("p", { class: "outdated-note" }, "This was the answer before; what is asked now cannot be read."),
       el("p", null, text),
       found.length
         ? el(
@@ -272,7 +280,11 @@ class Playground {
                 null,
                 found.length > 1 ? el("span", { class: "node-share" }, percent(share)) : null,
                 el("code", null, bound.id),
-                el("button", { type: "button", class: "bound-copy", "aria-label": `Copy ${bound.id}`, onclick: () => void copy(bound.id) }, "copy"),
+                el(
+                  "button",
+                  { type: "button", class: "bound-copy", "aria-label": `Copy ${bound.id}`, onclick: () => void copy(bound.id) },
+                  "copy",
+                ),
               ),
             ),
           )
@@ -283,16 +295,26 @@ class Playground {
   /** @param {string} question @param {ApiError} error */
   refused(question, { status, message }) {
     if (status === 400) {
-      const isPath = message.startsWith("Invalid path");
-      this.complain(isPath ? message : null, isPath ? null : message);
-      const title = isPath ? "This is not a name" : "This dtab cannot be read";
-      const text = isPath ? "A name begins with a slash and has no empty part: /svc/users" : "What is wrong is told below it; nothing was changed.";
-      this.say(state("error", { title, text }));
+      this.unread(question, message);
       return;
     }
     this.complain(null, null);
     if (status === 0 && question === this.asked) return; // what was known stays; the frame says how old it is
     this.say(this.failure(status, message));
+  }
+
+  /** The name or the dtab cannot be read: what was known before stays, but is told to be of another question. @param {string} question @param {string} message */
+  unread(question, message) {
+    this.unreadable = question;
+    const isPath = message.startsWith("Invalid path");
+    this.complain(isPath ? message : null, isPath ? null : message);
+    if (this.answered) {
+      this.result.classList.add("is-outdated", "is-refused");
+      return;
+    }
+    const title = isPath ? "This is not a name" : "This dtab cannot be read";
+    const text = isPath ? "A name begins with a slash and has no empty part: /svc/users" : "The editor tells what is wrong and where.";
+    this.say(state("error", { title, text }));
   }
 
   /** @param {string | null} path @param {string | null} dtab */
@@ -307,14 +329,25 @@ class Playground {
   failure(status, message) {
     const retry = { label: "Try again", onclick: () => this.askAnew() };
     if (status === 501) return state("info", { title: "This router's interpreter cannot show delegations", text: message });
-    if (status === 503 || status === 504) return state("error", { title: "No answer in time", text: `${message} A namer may wait for its source; requests for this name wait as well.` }, retry);
+    if (status === 503 || status === 504)
+      return state(
+        "error",
+        { title: "No answer in time", text: `${message} A namer may wait for its source; requests for this name wait as well.` },
+        retry,
+      );
     if (status === 401 || status === 403) return state("error", { title: "Not allowed", text: message });
     return state("error", { title: status ? `The gateway answered ${status}` : "No answer", text: message }, retry);
   }
 
   unknownRouter() {
-    const links = this.routers.map(({ label }) => el("a", { class: "button", href: placeUrl({ router: label, path: this.name, trial: null }) }, label));
-    return state("error", { title: `There is no router ${this.label}`, text: "These are the routers of this gateway:" }, el("div", { class: "choices" }, links));
+    const links = this.routers.map(({ label }) =>
+      el("a", { class: "button", href: placeUrl({ router: label, path: this.name, trial: null }) }, label),
+    );
+    return state(
+      "error",
+      { title: `There is no router ${this.label}`, text: "These are the routers of this gateway:" },
+      el("div", { class: "choices" }, links),
+    );
   }
 
   invitation() {
@@ -322,7 +355,8 @@ class Playground {
     const choices = names.map((name) =>
       el("button", { type: "button", class: "button mono", onclick: () => ((this.path.value = name), this.submitted()) }, name),
     );
-    const text = "A router gives each request a name such as /svc/users; its dtab leads from there to addresses. Type one to see every step.";
+    const text =
+      "A router gives each request a name such as /svc/users; its dtab leads from there to addresses. Type one to see every step.";
     return state("empty", { title: "Which name?", text }, choices.length ? el("div", { class: "choices" }, choices) : null);
   }
 
@@ -331,6 +365,7 @@ class Playground {
     this.asked = "";
     this.answered = "";
     this.treeCard.hidden = true;
+    this.result.classList.remove("is-outdated", "is-refused");
     this.dtab.mark([]);
     this.dtab.point(null);
     fill(this.verdict, panel);
@@ -348,7 +383,14 @@ async function start() {
     new Playground(content, routers, names);
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    fill(content, state("error", { title: "The configuration cannot be read", text: error.message }, { label: "Try again", onclick: () => void start() }));
+    fill(
+      content,
+      state(
+        "error",
+        { title: "The configuration cannot be read", text: error.message },
+        { label: "Try again", onclick: () => void start() },
+      ),
+    );
   }
 }
 

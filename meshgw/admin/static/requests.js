@@ -32,7 +32,13 @@ class RequestsPage {
   build(content) {
     this.fields = {
       text: /** @type {HTMLInputElement} */ (
-        el("input", { type: "search", class: "field", placeholder: "Find in any column", "aria-label": "Find in any column", oninput: () => this.typed() })
+        el("input", {
+          type: "search",
+          class: "field",
+          placeholder: "Find in any column",
+          "aria-label": "Find in any column",
+          oninput: () => this.typed(),
+        })
       ),
       router: this.choice("Router", [["", "all routers"], ...routers().map((label) => [label, label])]),
       status: this.choice("Outcome", [
@@ -70,7 +76,13 @@ class RequestsPage {
         const value = router.get(name);
         return value === null
           ? null
-          : el("button", { type: "button", class: "chip", onclick: () => this.drop(name), title: "Take this filter away" }, `${name} `, el("code", null, value), " ✕");
+          : el(
+              "button",
+              { type: "button", class: "chip", onclick: () => this.drop(name), title: "Take this filter away" },
+              `${name} `,
+              el("code", null, value),
+              " ✕",
+            );
       }),
     );
   }
@@ -160,7 +172,10 @@ class RequestsPage {
       return;
     }
     const focused = document.activeElement instanceof HTMLElement ? document.activeElement.dataset.row : undefined;
-    fill(this.body, rows.map((row) => this.lines(row)));
+    fill(
+      this.body,
+      rows.map((row) => this.lines(row)),
+    );
     this.table.hidden = false;
     this.place.hidden = true;
     const again = [...this.body.querySelectorAll("button")].find((button) => focused && button.dataset.row === focused);
@@ -185,13 +200,25 @@ class RequestsPage {
       this.readAddress();
       this.anew();
     };
-    return state("empty", { title: "No request passes these filters", text: "Of the latest requests that are kept, none is like this." }, { label: "Show all", onclick: clear });
+    return state(
+      "empty",
+      { title: "No request passes these filters", text: "Of the latest requests that are kept, none is like this." },
+      { label: "Show all", onclick: clear },
+    );
   }
 
   /** A row, and its details below it. @param {Row} row */
   lines(row) {
     const key = keyOf(row);
-    const details = el("tr", { class: "more", hidden: !this.open.has(key) }, el("td", { colspan: "8" }, detail(row, (values) => this.narrow(values))));
+    const details = el(
+      "tr",
+      { class: "more", hidden: !this.open.has(key) },
+      el(
+        "td",
+        { colspan: "8" },
+        detail(row, (values) => this.narrow(values)),
+      ),
+    );
     const button = el(
       "button",
       { type: "button", class: "row-button", "aria-expanded": String(this.open.has(key)), dataset: { row: key } },
@@ -217,7 +244,15 @@ class RequestsPage {
 
 function head() {
   const columns = ["Time", "Outcome", "Took", "Request", "Router", "Service", "Client", "Destination"];
-  return el("thead", null, el("tr", null, columns.map((column) => el("th", { scope: "col", class: column === "Took" ? "right" : null }, column))));
+  return el(
+    "thead",
+    null,
+    el(
+      "tr",
+      null,
+      columns.map((column) => el("th", { scope: "col", class: column === "Took" ? "right" : null }, column)),
+    ),
+  );
 }
 
 /** @param {Row} row @param {HTMLElement} button */
@@ -228,7 +263,12 @@ function line(row, button) {
     "tr",
     { class: `row row-${kind}` },
     el("td", { class: "cell-time" }, button),
-    el("td", null, el("span", { class: `badge badge-${kind}` }, mark, " ", text), row.retries ? el("span", { class: "badge" }, `↻ ${row.retries}`) : null),
+    el(
+      "td",
+      null,
+      el("span", { class: `badge badge-${kind}` }, mark, " ", text),
+      row.retries ? el("span", { class: "badge" }, `↻ ${row.retries}`) : null,
+    ),
     el("td", { class: "right number" }, duration(row.duration_ms)),
     el("td", { class: "cell-request" }, el("span", { class: "method" }, row.method), " ", el("code", null, row.path)),
     el("td", { class: "cell-router" }, row.router),
@@ -256,13 +296,25 @@ function detail(row, narrow) {
   return el(
     "div",
     { class: "detail" },
-    el("dl", { class: "request-facts" }, facts.filter(([, value]) => value).map(([name, value]) => el("div", null, el("dt", null, name), el("dd", null, el("code", null, value))))),
+    el(
+      "dl",
+      { class: "request-facts" },
+      facts
+        .filter(([, value]) => value)
+        .map(([name, value]) => el("div", null, el("dt", null, name), el("dd", null, el("code", null, value)))),
+    ),
     el(
       "div",
       { class: "detail-tools" },
-      row.logical_name ? el("a", { class: "button", href: placeUrl({ router: row.router, path: row.logical_name, trial: null }) }, "How it resolves") : null,
-      row.logical_name ? el("button", { type: "button", class: "button", onclick: () => narrow({ service: row.logical_name }) }, "Only this service") : null,
-      row.concrete_name ? el("button", { type: "button", class: "button", onclick: () => narrow({ client: row.concrete_name }) }, "Only this client") : null,
+      row.logical_name
+        ? el("a", { class: "button", href: placeUrl({ router: row.router, path: row.logical_name, trial: null }) }, "How it resolves")
+        : null,
+      row.logical_name
+        ? el("button", { type: "button", class: "button", onclick: () => narrow({ service: row.logical_name }) }, "Only this service")
+        : null,
+      row.concrete_name
+        ? el("button", { type: "button", class: "button", onclick: () => narrow({ client: row.concrete_name }) }, "Only this client")
+        : null,
       el("button", { type: "button", class: "button", onclick: () => void copy(row.trace_id) }, "Copy trace id"),
     ),
   );
@@ -282,7 +334,16 @@ async function isConfigured() {
 
 function notConfigured() {
   const text = "This gateway keeps no requests. To see the latest here, add this to its configuration and reload it:";
-  return state("info", { title: "Requests are not kept", text }, el("div", { class: "how" }, el("pre", { tabIndex: 0, role: "region", "aria-label": "Configuration" }, YAML), el("button", { type: "button", class: "button", onclick: () => void copy(YAML) }, "Copy")));
+  return state(
+    "info",
+    { title: "Requests are not kept", text },
+    el(
+      "div",
+      { class: "how" },
+      el("pre", { tabIndex: 0, role: "region", "aria-label": "Configuration" }, YAML),
+      el("button", { type: "button", class: "button", onclick: () => void copy(YAML) }, "Copy"),
+    ),
+  );
 }
 
 function nothingYet() {
@@ -291,7 +352,8 @@ function nothingYet() {
 
 /** @param {ApiError} error */
 function refused({ status, message }) {
-  const title = status === 401 || status === 403 ? "Not allowed" : status === 400 ? "This filter cannot be used" : "The requests cannot be read";
+  const title =
+    status === 401 || status === 403 ? "Not allowed" : status === 400 ? "This filter cannot be used" : "The requests cannot be read";
   return state("error", { title, text: message });
 }
 
