@@ -335,3 +335,55 @@ def test_idle_site_keeps_no_timer() -> None:
     browser.site.doStart()
     assert browser.clock.getDelayedCalls() == []
     browser.site.doStop()
+
+
+@pytest.mark.parametrize("path", ["/", "/?router=one", "/services", "/delegator", "/requests", "/logging", "/help"])
+def test_every_page_of_the_dashboard_is_html_and_never_kept(path: str) -> None:
+    reply = Browser().get(path)
+    assert (reply.status, reply.headers["content-type"]) == (200, "text/html;charset=UTF-8")
+    assert reply.headers["cache-control"] == "no-store" and "script-src 'self'" in reply.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize("path", ["/files/shell.js", "/admin/files/shell.js"])
+def test_a_file_is_not_sent_again_to_who_has_it(path: str) -> None:
+    first = Browser().get(path)
+    assert (first.status, first.headers["content-type"], first.headers["cache-control"]) == (
+        200,
+        "text/javascript;charset=UTF-8",
+        "no-cache",
+    )
+    again = Browser().get(path, If_None_Match=first.headers["etag"])
+    assert (again.status, again.body, again.headers["etag"]) == (304, b"", first.headers["etag"])
+    assert Browser().get(path, If_None_Match='"other"').body == first.body
+
+
+def test_the_head_of_a_file_has_no_body() -> None:
+    reply = Browser().ask("HEAD", "/files/style.css")
+    assert (reply.status, reply.body) == (200, b"") and int(reply.headers["content-length"]) > 0
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/files/",
+        "/files",
+        "/files/none.js",
+        "/files/../pages.py",
+        "/files/%2e%2e/pages.py",
+        "/files//shell.js",
+        "/files/..%2fapi.py",
+        "/files/0/shell.js",
+    ],
+)
+def test_nothing_but_the_dashboards_files_is_served(path: str) -> None:
+    assert Browser().get(path).status == 404
+
+
+def test_files_are_not_listed_among_the_paths() -> None:
+    assert not [path for path in Browser().get("/admin").text.splitlines() if "/files/" in path]
+
+
+def test_files_and_pages_are_closed_with_their_category() -> None:
+    browser = Browser(security=AdminSecurity(ui_enabled=False))
+    assert [browser.get(path).status for path in ("/", "/help", "/files/shell.js", "/admin/files/shell.js")] == [404] * 4
+    assert browser.get("/requests").status == 200  # a path of diagnostics

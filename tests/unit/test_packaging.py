@@ -82,6 +82,16 @@ def test_every_announced_kind_can_be_loaded_under_its_name(point: metadata.Entry
     assert point.load().id == point.name
 
 
+def test_the_distribution_has_every_file_of_the_dashboard() -> None:
+    program = (
+        "from setuptools.dist import Distribution; d = Distribution(); d.parse_config_files(); "
+        "b = d.get_command_obj('build_py'); b.ensure_finalized(); print(*(name for _, _, _, names in b.data_files for name in names))"
+    )
+    ran = run(sys.executable, "-c", program, directory=ROOT)
+    assert ran.returncode == 0, ran.stderr
+    assert {file.name for file in (ROOT / "meshgw/admin/static").iterdir()} <= set(ran.stdout.split())
+
+
 def documented_files(page: Path) -> dict[str, str]:
     """The files a page shows: a line with nothing but the name in backticks and a colon, then a fenced block."""
     return dict(re.findall(r"^`([\w./-]+)`:\n\n```\w+\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL))
