@@ -89,7 +89,7 @@ def test_an_answer_in_pieces_is_passed_on_whole_with_the_context_behind_it() -> 
         upstream.expect(b"\r\n\r\n", 2)
         upstream.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
         got = caller.expect(b"\r\n0\r\n\r\n")
-        assert b"3\r\nabc\r\n" in got
+        assert b"\r\nabc\n--- Router: http" in got
         assert context(service.port).encode() in got
 
 
