@@ -2,6 +2,7 @@
 #   make demo    see it work          make test    all tests          make check   lint, types, layers
 #   make bench   compare with peers   make guard   has it become slower?
 #   make bench-h2   HTTP/2 beside nghttpx, Envoy and HAProxy
+#   make bench-telemetry   what scrapes, traces and the like cost
 #   make chaos   hurt backends under load      make bench-tls   what TLS costs
 #   make churn   change endpoints under load   make kube-apiserver   a real API server for the tests, in ten minutes
 #   make docs    the manual       make clean   remove what these made
@@ -17,7 +18,7 @@ TEST_JOBS ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check bench bench-peers bench-tls bench-h2 guard chaos churn kube-apiserver docs clean FORCE
+.PHONY: help venv demo test check bench bench-peers bench-tls bench-h2 bench-telemetry guard chaos churn kube-apiserver docs clean FORCE
 
 help:
 	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
@@ -64,6 +65,10 @@ bench-tls: $(VENV)/.installed
 bench-h2: $(VENV)/.installed
 	.ci/packages haproxy nghttp2-client nghttp2-server nghttp2-proxy
 	$(BIN)/python benchmarks/h2.py $(ARGS)
+
+bench-telemetry: $(VENV)/.installed
+	.ci/packages haproxy wrk
+	$(BIN)/python benchmarks/telemetry.py $(ARGS)
 
 # By hand and before a release, never in CI: figures of another machine or build prove nothing.
 guard: $(VENV)/.installed

@@ -47,7 +47,7 @@ ROOM_FOR_ALL = f"""
 
 def meshgw(place: Place, router: str = "", server: str = "") -> Process:
     """The gateway, with names from files as an operator has them; ``router`` and ``server`` are more lines of these blocks."""
-    return _gateway(place, {"web": [f"127.0.0.1 {place.upstream}"]}, router, server)
+    return gateway(place, {"web": [f"127.0.0.1 {place.upstream}"]}, router, server)
 
 
 def meshgw_off(place: Place) -> Process:
@@ -62,12 +62,12 @@ def meshgw_full(place: Place) -> Process:
 
 def meshgw_few(place: Place) -> Process:
     """One service, `web0`, of ten endpoints."""
-    return _gateway(place, services(1, place.upstream), ROOM_FOR_ALL)
+    return gateway(place, services(1, place.upstream), ROOM_FOR_ALL)
 
 
 def meshgw_many(place: Place) -> Process:
     """A thousand services, `web0` to `web999`, of ten endpoints each."""
-    return _gateway(place, services(SERVICES, place.upstream), ROOM_FOR_ALL)
+    return gateway(place, services(SERVICES, place.upstream), ROOM_FOR_ALL)
 
 
 def services(count: int, port: int) -> dict[str, list[str]]:
@@ -76,17 +76,26 @@ def services(count: int, port: int) -> dict[str, list[str]]:
     return {f"web{name}": [f"127.1.{one // 250}.{1 + one % 250} {port}" for one in endpoints] for name, endpoints in enumerate(numbers)}
 
 
-def _gateway(place: Place, names: dict[str, list[str]], router: str = "", server: str = "") -> Process:
+def gateway(
+    place: Place,
+    names: dict[str, list[str]],
+    router: str = "",
+    server: str = "",
+    *,
+    telemetry: str = "- kind: io.l5d.prometheus",
+    admin_port: int | None = None,
+) -> Process:
+    """The gateway with ``names`` and their addresses; ``telemetry`` are the lines of that block."""
     home = place.directory / f"meshgw-{place.port}"
     disco = home / "disco"
     disco.mkdir(parents=True, exist_ok=True)
     for name, lines in names.items():
         (disco / name).write_text("\n".join(lines) + "\n")
     config = f"""
-admin: {{port: {free_port()}}}
+admin: {{port: {admin_port or free_port()}}}
 {f"workers: {place.workers}" if place.workers > 1 else ""}
-telemetry:
-- kind: io.l5d.prometheus
+telemetry: {"[]" if not telemetry else ""}
+{telemetry}
 namers:
 - kind: io.l5d.fs
   rootDir: {disco}

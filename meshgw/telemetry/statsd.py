@@ -16,7 +16,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import MessageLengthError
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
+from meshgw.core.logger import make_logger
 from twisted.python.failure import Failure
 
 from meshgw.config.document import at_least, between, option
@@ -30,9 +30,7 @@ from meshgw.telemetry.metrics import Snapshot
 from meshgw.telemetry.statsd_lines import StatsdLines, packets
 
 TICK_SECONDS = 1.0
-SPREAD_TICKS = 50
-"""Over how many ticks the samples of an interval of 60 s are sent; what is left after that goes with the last."""
-_log = Logger()
+_log = make_logger()
 
 
 class Statsd(Service):
@@ -47,7 +45,8 @@ class Statsd(Service):
         self._sizes = scope.histogram("packet_bytes")
         self._interval: Window | None = None
         """That of our own histogram: when it is another one, all histograms have finished an interval."""
-        self._samples_per_tick = 0
+        self._ticks = self._samples_per_tick = 0
+        """Ticks since the interval began, which tell how long the next one is likely to be."""
         self._gauges_due = 0.0
         self._address: Address | None = None
         self._observation: Observation | None = None
@@ -116,10 +115,11 @@ class Statsd(Service):
         await self._slices.run(self._send_all(snapshot))
 
     def _send_all(self, snapshot: Snapshot) -> Work[None]:
+        self._ticks += 1
         if self._sizes.window is not self._interval:
-            self._interval = self._sizes.window
+            self._interval, ticks = self._sizes.window, self._ticks
             yield from self._lines.take_interval(snapshot.histograms)
-            self._samples_per_tick = -(-self._lines.samples_left // SPREAD_TICKS)
+            self._ticks, self._samples_per_tick = 0, -(-self._lines.samples_left // max(1, ticks - 1))
         for packet, count in packets(self._due(snapshot)):
             self._send(packet, count)
             yield
