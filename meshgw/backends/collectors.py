@@ -137,7 +137,7 @@ class _Framed(Int32StringReceiver):
 
     def lengthLimitExceeded(self, length: int) -> None:
         """What comes is no reply."""
-        self._end(Failure(MalformedReply(f"a reply of {length} bytes")))  # type: ignore[no-untyped-call]
+        self._end(Failure(MalformedReply(f"it does not speak framed Thrift, or answers with {length} bytes")))  # type: ignore[no-untyped-call]
         self.abort()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

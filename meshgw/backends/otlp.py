@@ -14,7 +14,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import attrs
-from twisted.logger import Logger
+from meshgw.core.logger import make_logger
 
 from meshgw import __version__
 from meshgw.backends.collectors import HttpCollector, SpanTelemeter
@@ -35,11 +35,11 @@ _LARGEST_ANSWER: Final = 64 << 10
 _OURS: Final = frozenset({"content-type", "content-length", "content-encoding", "transfer-encoding", "host", "connection"})
 _URL: Final = re.compile(r"[!-~]+")
 _VALUE: Final = re.compile(r"[ -~]*")
-_log = Logger()
+_log = make_logger()
 
 
 @attrs.frozen
-class CollectorUrl:
+class Url:
     """Where spans are posted: ``http://HOST:PORT/PATH`` or ``https://…``; without a path it is ``/v1/traces``."""
 
     is_tls: bool
@@ -48,7 +48,7 @@ class CollectorUrl:
     path: str
 
     @classmethod
-    def read(cls, text: str) -> CollectorUrl:
+    def read(cls, text: str) -> Url:
         """Read it. Raises ValueError, whose text has no part of a password."""
         try:
             parts = urlsplit(text.strip())
@@ -79,6 +79,12 @@ def _names(value: Mapping[str, str]) -> str | None:
     return None
 
 
+def _absent(value: Mapping[str, str]) -> str | None:
+    """A remark: files are read when they are needed, perhaps on another machine."""
+    missing = next((path for path in value.values() if not os.path.exists(path)), None)
+    return None if missing is None else f"there is no {missing} on this machine now"
+
+
 def _headers(value: Mapping[str, str]) -> str | None:
     """The check's text never quotes a value."""
     wrong = next((name for name, text in value.items() if not _VALUE.fullmatch(text)), None)
@@ -89,15 +95,18 @@ def _headers(value: Mapping[str, str]) -> str | None:
 class OtlpConfig:
     """Traces in OpenTelemetry's protocol over HTTP. Spans wait for a collector that is away for about a minute, and within 8 MiB."""
 
-    endpoint: CollectorUrl = option(
-        factory=lambda: CollectorUrl.read("http://127.0.0.1:4318/v1/traces"), doc="URL to post to; without a path it is `/v1/traces`."
+    endpoint: Url = option(
+        factory=lambda: Url.read("http://127.0.0.1:4318/v1/traces"), doc="URL to post to; without a path it is `/v1/traces`."
     )
     sample_rate: float = option(
         default=0.001, doc="Part of the traces that begin here and are sampled, from 0 to 1.", check=between(0.0, 1.0)
     )
     headers: Mapping[str, str] = option(factory=dict, doc="Headers of each request, shown nowhere.", check=_headers, secret=True)
     header_files: Mapping[str, str] = option(
-        factory=dict, doc="Headers whose values are in files, by the files' paths; they are read at each request.", check=_names
+        factory=dict,
+        doc="Headers whose values are in files, by the files' paths; they are read at each request.",
+        check=_names,
+        notice=_absent,
     )
     service_name: str | None = option(default=None, doc="`service.name` of all routers.", effective="each router's label")
     resource: Mapping[str, str] = option(factory=dict, doc="Further attributes of the resource, such as `deployment.environment`.")
@@ -149,14 +158,18 @@ class OtlpRequests:
 
 def _secret(name: str, path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            text = file.read(LARGEST_SECRET + 1).decode("ascii").strip()
+        with open(path, "rb", opener=_at_once) as file:
+            text = (file.read(LARGEST_SECRET + 1) or b"").decode("ascii").strip()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not ASCII text"
         raise CollectorAway(reason=f"the header {name} cannot be read from {path}: {reason}") from None
     if not text or len(text) > LARGEST_SECRET or not _VALUE.fullmatch(text):
         raise CollectorAway(reason=f"{path} does not hold one line that can be the header {name}")
     return text
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not hold the process up
 
 
 def build_otlp(config: OtlpConfig, runtime: Runtime) -> SpanTelemeter:

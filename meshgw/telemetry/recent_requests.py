@@ -39,11 +39,10 @@ def request_row(spans: Sequence[Span]) -> dict[str, Any]:
     server = spans[0]
     attempts = [span for span in spans if span.is_client]
     last = attempts[-1] if attempts else None
-    moment = datetime.fromtimestamp(server.started, UTC)
     tags: dict[str, str] = {**(last.tags if last is not None else {}), **server.tags}
     status = tags.get(STATUS, "")
     return {
-        "timestamp": f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z",
+        "timestamp": datetime.fromtimestamp(server.started, UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z",
         "started": round(server.started, 6),
         "source": address_text(server.peer),
         "server": address_text(server.local),

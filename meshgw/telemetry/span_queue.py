@@ -17,7 +17,7 @@ from twisted.application.service import Service
 from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
+from meshgw.core.logger import make_logger
 from twisted.python.failure import Failure
 
 from meshgw.core.timers import Backoff
@@ -39,7 +39,7 @@ Deliver = Callable[[Sequence[Span]], Coroutine[Any, Any, None]]
 """Tells a collector some spans. Raises :class:`CollectorAway`, :class:`SpansRefused`, or whatever else kept it from that."""
 
 _NEVER: Final = -1.0
-_log = Logger()
+_log = make_logger()
 
 
 class DeliveryError(MeshError):
@@ -140,7 +140,9 @@ class SpanSender(Service):
         self._working: Deferred[None] | None = None
         self._pause: Deferred[None] | None = None
         self._is_stopping = False
-        self._dropped_before: int | None = None  # what was dropped when the outage began that the log was told of
+        self._is_outage = False
+        """Whether there is one that the log was told of, since when so many spans were lost."""
+        self._lost = 0
         self._told_at: float | None = None
 
     # --- the request path
@@ -148,16 +150,20 @@ class SpanSender(Service):
     def record(self, spans: tuple[Span, ...]) -> None:
         """Take the spans of one request; what does not fit is dropped. Never raises, and does no more than that here."""
         if not self.running or self._is_stopping:
-            self._dropped.incr(len(spans))
+            self._drop(len(spans))
             return
         taken = sum([self._queue.put(span) for span in spans])
-        self._dropped.incr(len(spans) - taken)
+        self._drop(len(spans) - taken)
         self._count(taken)
         if self._working is None:
             if len(self._queue) >= self._limits.batch_spans:
                 self._soon(0.0)
             elif self._lingering is None:
                 self._soon(self._limits.linger)
+
+    def _drop(self, count: int) -> None:
+        self._dropped.incr(count)
+        self._lost += count
 
     def _count(self, more: int) -> None:
         self._queued.set(self._queued.value + more)  # not of the queue's length: several telemeters of a kind share it
@@ -196,7 +202,7 @@ class SpanSender(Service):
                 is_sent = await self._send(batch)
             finally:
                 self._count(-len(batch))
-                self._dropped.incr(0 if is_sent else len(batch))
+                self._drop(0 if is_sent else len(batch))
             if len(self._queue) < (1 if self._is_stopping else limits.batch_spans) or (self._is_stopping and not is_sent):
                 return
 
@@ -242,8 +248,8 @@ class SpanSender(Service):
         """Once per outage; and a collector that takes every other batch has one outage a minute."""
         self._failures.incr()
         now = self._clock.seconds()
-        if self._dropped_before is None and (self._told_at is None or now - self._told_at >= QUIET_SECONDS):
-            self._dropped_before, self._told_at = self._dropped.value, now
+        if not self._is_outage and (self._told_at is None or now - self._told_at >= QUIET_SECONDS):
+            self._is_outage, self._told_at, self._lost = True, now, 0
             _log.warn("{where} does not take spans: {reason}", where=self._where, reason=reason)
         else:
             _log.debug("{where} does not take spans: {reason}", where=self._where, reason=reason)
@@ -251,10 +257,9 @@ class SpanSender(Service):
     def _succeeded(self, count: int) -> None:
         self._sent.incr(count)
         self._backoff.reset()
-        before, self._dropped_before = self._dropped_before, None
-        if before is not None:
-            lost = self._dropped.value - before
-            _log.info("{where} takes spans again; {lost} were dropped meanwhile", where=self._where, lost=lost)
+        if self._is_outage:
+            self._is_outage = False
+            _log.info("{where} takes spans again; {lost} were dropped meanwhile", where=self._where, lost=self._lost)
 
     async def _sleep(self, seconds: float) -> None:
         """Wait; the end of the process ends that."""
@@ -294,5 +299,5 @@ class SpanSender(Service):
 
     def _drop_all(self) -> None:
         rest = len(self._queue.take(len(self._queue), self._limits.most_bytes + SPAN_COST))
-        self._dropped.incr(rest)
+        self._drop(rest)
         self._count(-rest)

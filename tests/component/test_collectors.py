@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from random import Random
@@ -20,7 +21,7 @@ from fakes.spans import traced
 from fakes.zipkin_schema import decode_call, encode_exception, encode_reply
 from meshgw.backends.collectors import ScribeCollector, SpanTelemeter, retry_after
 from meshgw.backends.connecting import ResolvedEndpoint
-from meshgw.backends.otlp import CollectorUrl, OtlpConfig, build_otlp
+from meshgw.backends.otlp import Url, OtlpConfig, build_otlp
 from meshgw.backends.zipkin import ZipkinConfig, build_zipkin
 from meshgw.kinds import Runtime
 from meshgw.telemetry.metrics import Metrics
@@ -196,7 +197,7 @@ def answer(status: int, body: bytes = b"", *lines: str) -> bytes:
 
 
 def otlp(**options: Any) -> Telemeter:
-    return Telemeter(build_otlp, OtlpConfig(endpoint=CollectorUrl.read("http://192.0.2.8:4318"), **options))
+    return Telemeter(build_otlp, OtlpConfig(endpoint=Url.read("http://192.0.2.8:4318"), **options))
 
 
 def test_zipkin_over_http_gets_json_spans() -> None:
@@ -305,6 +306,15 @@ def test_file_that_cannot_be_a_header_keeps_spans_waiting_and_is_named(
     file.write_text("Bearer good")
     on.reactor.advance(5)
     on.reactor.accept()
+
+
+def test_pipe_in_place_of_a_file_holds_nothing_up(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    lines, pipe = logged(request), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    on = otlp(header_files={"Authorization": str(pipe)})
+    on.record()
+    assert on.reactor.attempts == []
+    assert "does not hold one line" in lines[0]
 
 
 def test_no_secret_is_repeated_from_the_collectors_answer(request: pytest.FixtureRequest) -> None:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from meshgw.backends.otlp import CollectorUrl
+from meshgw.backends.otlp import Url
 from meshgw.config.loader import load
 from meshgw.config.plain import MASK, config_to_json
 from meshgw.kinds import Registry
@@ -27,8 +27,8 @@ ROUTERS = "routers: [{protocol: http, servers: [{}]}]\n"
     ],
 )
 def test_url_is_read_and_shown(text: str, shown: str) -> None:
-    assert CollectorUrl.read(text).show() == shown
-    assert CollectorUrl.read(shown) == CollectorUrl.read(text)
+    assert Url.read(text).show() == shown
+    assert Url.read(shown) == Url.read(text)
 
 
 @pytest.mark.parametrize(
@@ -36,12 +36,12 @@ def test_url_is_read_and_shown(text: str, shown: str) -> None:
 )
 def test_what_is_no_url_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match="expected a URL such as http://127"):
-        CollectorUrl.read(text)
+        Url.read(text)
 
 
 def test_password_in_a_url_is_refused_and_not_repeated() -> None:
     with pytest.raises(ValueError, match="must not hold a name or password") as refused:
-        CollectorUrl.read("http://user:s3cret@collector:4318")
+        Url.read("http://user:s3cret@collector:4318")
     assert "s3cret" not in str(refused.value)
 
 
