@@ -239,6 +239,7 @@ def test_a_retired_pool_gives_up_connects_that_nobody_waits_for(pooled: Pooled) 
     pool.retire()
     assert pool.size == 0
     assert pooled.poller.handlers == {}
+    assert pooled.stats.counts["connect_cancelled"] == 1
 
 
 def test_a_connection_past_its_age_is_not_used_again(pooled: Pooled) -> None:

@@ -119,6 +119,23 @@ def test_output_that_does_not_fit_is_sent_later_whole_and_in_order(pair: Pair) -
     assert pair.poller.interests == {pair.sock.fileno(): IN}
 
 
+def test_output_that_has_to_wait_is_timed(pair: Pair) -> None:
+    pair.clock.advance(1.0)
+    written = pair.fill()
+    pair.clock.advance(2.0)
+    assert pair.connection.blocked == 2.0
+    pair.read(written)
+    pair.pump()
+    assert not pair.connection.is_sending
+    pair.clock.advance(4.0)
+    assert pair.connection.blocked == 2.0
+    pair.fill()
+    pair.clock.advance(0.5)
+    pair.connection.abort()
+    pair.clock.advance(8.0)
+    assert pair.connection.blocked == 2.5
+
+
 def test_the_high_mark_is_told_and_the_low_mark_ends_it(pair: Pair) -> None:
     written = pair.fill()
     kept = sum(map(len, pair.connection._out))
