@@ -14,7 +14,6 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import attrs
-from meshgw.core.logger import make_logger
 
 from meshgw import __version__
 from meshgw.backends.collectors import HttpCollector, SpanTelemeter
@@ -23,6 +22,7 @@ from meshgw.backends.http_client import ApiClient
 from meshgw.config.document import at_least, between, one_of, option
 from meshgw.config.tls import ClientTls, backend_tls_notice
 from meshgw.config.values import header_name
+from meshgw.core.logger import make_logger
 from meshgw.kinds import Kind, Runtime
 from meshgw.telemetry.otlp_spans import encode_spans, read_partial_success, read_status
 from meshgw.telemetry.span_queue import CollectorAway, Limits

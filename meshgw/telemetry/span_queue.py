@@ -17,9 +17,9 @@ from twisted.application.service import Service
 from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from meshgw.core.logger import make_logger
 from twisted.python.failure import Failure
 
+from meshgw.core.logger import make_logger
 from meshgw.core.timers import Backoff
 from meshgw.errors import MeshError
 from meshgw.telemetry.metrics import Metrics
@@ -188,7 +188,7 @@ class SpanSender(Service):
     def _rest(self, result: object) -> None:
         self._working = None
         if isinstance(result, Failure) and not result.check(CancelledError):  # type: ignore[no-untyped-call]
-            _log.failure("defect in sending spans to {where}", result, where=self._where)
+            _log.failure("defect in sending spans to {where}", failure=result, where=self._where)
         if self._queue and not self._is_stopping:
             self._soon(self._limits.linger)
 

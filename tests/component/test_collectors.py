@@ -21,7 +21,7 @@ from fakes.spans import traced
 from fakes.zipkin_schema import decode_call, encode_exception, encode_reply
 from meshgw.backends.collectors import ScribeCollector, SpanTelemeter, retry_after
 from meshgw.backends.connecting import ResolvedEndpoint
-from meshgw.backends.otlp import Url, OtlpConfig, build_otlp
+from meshgw.backends.otlp import OtlpConfig, Url, build_otlp
 from meshgw.backends.zipkin import ZipkinConfig, build_zipkin
 from meshgw.kinds import Runtime
 from meshgw.telemetry.metrics import Metrics
