@@ -144,6 +144,7 @@ class SpanSender(Service):
         """Whether there is one that the log was told of, since when so many spans were lost."""
         self._lost = 0
         self._told_at: float | None = None
+        self._full_at: float | None = None
 
     # --- the request path
 
@@ -153,13 +154,22 @@ class SpanSender(Service):
             self._drop(len(spans))
             return
         taken = sum([self._queue.put(span) for span in spans])
-        self._drop(len(spans) - taken)
+        if taken < len(spans):
+            self._overflow(len(spans) - taken)
         self._count(taken)
         if self._working is None:
             if len(self._queue) >= self._limits.batch_spans:
                 self._soon(0.0)
             elif self._lingering is None:
                 self._soon(self._limits.linger)
+
+    def _overflow(self, count: int) -> None:
+        """There is no room; the log is told once a minute, unless it knows of an outage anyway."""
+        self._drop(count)
+        now = self._clock.seconds()
+        if not self._is_outage and (self._full_at is None or now - self._full_at >= QUIET_SECONDS):
+            self._full_at = now
+            _log.warn("{where} takes spans more slowly than they come: some are dropped; a lower sampleRate helps", where=self._where)
 
     def _drop(self, count: int) -> None:
         self._dropped.incr(count)

@@ -141,6 +141,23 @@ def test_what_does_not_fit_is_dropped_and_counted(on: Setting) -> None:
     assert on.counts == {"sent": 0, "dropped": 2, "failures": 1, "queued": 13}
 
 
+def test_collector_that_is_too_slow_is_told_of_once_a_minute() -> None:
+    on = Setting(request_seconds=600.0)
+    globalLogPublisher.addObserver(on.observe)
+    try:
+        on.collector.always = Deferred()
+        for _ in range(59):
+            on.record(*"abc")
+            on.clock.advance(1)
+        assert on.lines == ["warn: the collector takes spans more slowly than they come: some are dropped; a lower sampleRate helps"]
+        on.record(*"abc")
+        on.clock.advance(10)
+        on.record(*"abc")
+    finally:
+        globalLogPublisher.removeObserver(on.observe)
+    assert len(on.lines) == 2
+
+
 def test_queue_is_bounded_by_bytes_too() -> None:
     queue = SpanQueue(100, 3 * cost(server_span()))
     assert [queue.put(server_span()) for _ in range(4)] == [True, True, True, False]
