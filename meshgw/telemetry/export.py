@@ -1,7 +1,7 @@
 """What all exporters of metrics share: how the path of a metric in the tree becomes a name with labels, and the figures of a histogram.
 
-Source: linkerd-config spec 9.1 (labels) and 2.4 (figures). Beyond it, what carries the id of a namer, announcer, transformer or interpreter
-has that as a label too; its name is what Linkerd gives it.
+Source: linkerd-config spec 9.1 (labels) and 2.4 (figures). Beyond it, what carries the id of a namer, announcer, telemeter, transformer or
+interpreter has that as a label too; its name is what Linkerd gives it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Labels = tuple[tuple[str, str], ...]
 
 _FOREIGN = re.compile(r"[^a-zA-Z0-9:]")
 _ROUTER_PARTS = ("service", "client", "server")
-_TOP_IDS = ("namer", "announcer")
+_TOP_IDS = {"namer": "namer", "announcer": "announcer", "telemetry": "telemeter"}
 _ROUTER_IDS = ("transformer", "interpreter")
 
 
@@ -41,7 +41,7 @@ def series(names: Names, *, exceptions: bool) -> Series:
     if names[0] == "rt" and len(names) >= 2:
         return _of_router(names, exceptions)
     if names[0] in _TOP_IDS and len(names) > 2:
-        return Series(names, ((names[0], names[1]), *_ids(names[2:])))
+        return Series(names, ((_TOP_IDS[names[0]], names[1]), *_ids(names[2:])))
     return Series(names, ())
 
 

@@ -84,6 +84,7 @@ def test_metrics_are_labelled_as_by_linkerd(names: tuple[str, ...], line: str) -
         ),
         (("rt", "a", "interpreter", "id", "x"), 'rt:interpreter:id:x{rt="a", interpreter="id"} 1'),
         (("announcer", "io.l5d.serversets", "zk"), 'announcer:io_l5d_serversets:zk{announcer="io.l5d.serversets"} 1'),
+        (("telemetry", "io.l5d.zipkin", "dropped"), 'telemetry:io_l5d_zipkin:dropped{telemeter="io.l5d.zipkin"} 1'),
         (("namer", "total"), "namer:total 1"),
     ],
 )
