@@ -64,9 +64,10 @@ class Url:
         return cls(is_tls, host, port or (443 if is_tls else 80), path + (f"?{parts.query}" if parts.query else ""))
 
     def show(self) -> str:
-        """As it is written in the file."""
+        """As it may be shown: without its query, which may hold a key."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.is_tls else 'http'}://{host}:{self.port}{self.path}"
+        path, mark, _ = self.path.partition("?")
+        return f"{'https' if self.is_tls else 'http'}://{host}:{self.port}{path}{'?***' if mark else ''}"
 
 
 def _names(value: Mapping[str, str]) -> str | None:
@@ -175,7 +176,7 @@ def _at_once(path: str, flags: int) -> int:
 def build_otlp(config: OtlpConfig, runtime: Runtime) -> SpanTelemeter:
     """Make the telemeter."""
     url = config.endpoint
-    where = f"the collector at {url.show().partition('?')[0]}"
+    where = f"the collector at {url.show()}"
     tls = (config.tls or ClientTls()) if url.is_tls else None
     connector = Connector(runtime.reactor, runtime.resolve, url.host, url.port, tls=tls)
     client = ApiClient(

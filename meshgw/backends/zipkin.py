@@ -29,7 +29,7 @@ _LARGEST_ANSWER: Final = 64 << 10
 
 def url_path(value: Any) -> str | None:
     """A check: the text can be the path of a URL."""
-    return None if re.fullmatch(r"/[!-~]*", value) and "#" not in value else "must be an absolute path such as /api/v2/spans"
+    return None if re.fullmatch(r"/[!-~]*", value) and not set(value) & {"?", "#"} else "must be an absolute path such as /api/v2/spans"
 
 
 @attrs.frozen(kw_only=True)
