@@ -29,6 +29,8 @@ from meshgw.backends.http_bodies import LONGEST_LINE, Body, Lines, TooLong, Whol
 from meshgw.backends.http_guard import HANDSHAKE_SECONDS, LARGEST_HEAD, HeadTooLarge, NoHandshake
 from meshgw.core.tls import explain
 from meshgw.errors import BackendError, BackendMalformed, BackendRefused, BackendSilent, BackendUnreachable, MeshError
+from meshgw.telemetry.histogram import bucket_of
+from meshgw.telemetry.outcomes import Outcomes
 
 LARGEST_ANSWER: Final = 5 << 20
 """Bytes, as Linkerd's clients of APIs have it (5 MiB)."""
@@ -88,9 +90,12 @@ class ApiClient:
         largest: int = LARGEST_ANSWER,
         explain: Callable[[], str] = str,
         tell: Callable[[bytes], str] = _as_text,
+        outcomes: Outcomes | None = None,
     ) -> None:
+        """``outcomes`` counts what is asked, by the heads of the answers."""
         self.name, self.base, self._tell = name, base, tell
         self._agent, self.clock, self._largest, self._explain = agent, clock, largest, explain
+        self._outcomes = outcomes
         self._headers = dict(headers or {})
         self._secrets: dict[str, None] = {}
         """What was sent in headers lately, and is not to be shown when an API quotes it."""
@@ -146,11 +151,26 @@ class ApiClient:
             fields.setRawHeaders(name, [value])
             self._keep_secret(value)
         producer = WholeBody(body) if body is not None else None
+        began = self.clock.seconds()
+        if self._outcomes is not None:
+            self._outcomes.began()
         try:
             response: IResponse = await self._agent.request(method.encode("ascii"), uri, fields, producer)
         except Exception as error:  # as above, and whatever kept it from being opened
-            raise self._broken(error, asked) from error
+            broken = self._broken(error, asked)
+            self._count(began, type(broken).__name__)
+            raise broken from error
+        self._count(began, response.code)
         return response
+
+    def _count(self, began: float, outcome: int | str) -> None:
+        """What was asked then was answered with a status, or ended in the error of that name."""
+        if self._outcomes is not None:
+            micros = int((self.clock.seconds() - began) * 1e6)
+            if isinstance(outcome, str):
+                self._outcomes.failed(outcome, bucket_of(micros), micros)
+            else:
+                self._outcomes.ended(outcome, outcome < 500, bucket_of(micros), micros)
 
     def _keep_secret(self, value: str) -> None:
         words = value.split()

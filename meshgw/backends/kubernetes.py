@@ -273,6 +273,7 @@ def kubernetes_api(
     """
     resolve: Resolve = runtime.resolve
     surroundings = os.environ if environment is None else environment
-    reached = ApiServer(runtime.reactor, resolve, config, environment=surroundings, service_account=service_account)
+    outcomes = (metrics or runtime.metrics).outcomes("client")
+    reached = ApiServer(runtime.reactor, resolve, config, environment=surroundings, service_account=service_account, outcomes=outcomes)
     scope = metrics or runtime.metrics.scope("service")
     return KubernetesApi(runtime.reactor, runtime.random, scope, reached, pace=pace, absent=absent, show=show)

@@ -22,6 +22,7 @@ from meshgw.config.kubeconfig import KubeconfigError, load_kubeconfig
 from meshgw.config.kubernetes import KubernetesAccess
 from meshgw.config.tls import ClientAuth, ClientTls
 from meshgw.errors import BackendError, NamerError
+from meshgw.telemetry.outcomes import Outcomes
 
 SERVICE_ACCOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
 LARGEST_TOKEN: Final = 16_384
@@ -138,10 +139,11 @@ class ApiServer:
         environment: Mapping[str, str],
         service_account: str = SERVICE_ACCOUNT,
         connector: Callable[..., Connector] = Connector,
+        outcomes: Outcomes | None = None,
     ) -> None:
-        """Raises :class:`NamerError` for a configuration that cannot be used in this process."""
+        """``outcomes`` counts what is asked. Raises :class:`NamerError` for a configuration that cannot be used in this process."""
         self._reactor, self._resolve, self._connect = reactor, resolve, connector
-        self._kubeconfig = config.kubeconfig
+        self._kubeconfig, self._outcomes = config.kubeconfig, outcomes
         self._seen: object = None
         self._connector: Connector | None = None
         self._client: ApiClient | None = None
@@ -202,6 +204,7 @@ class ApiServer:
                 largest=LARGEST_ANSWER,
                 explain=connector.refusal,
                 tell=told,
+                outcomes=self._outcomes,
             )
         return self._client
 

@@ -31,6 +31,7 @@ from meshgw.namers.watched import bound_name
 from meshgw.naming.path import Path
 from meshgw.naming.tree import NEG, NameTree
 from meshgw.telemetry.metrics import Metrics
+from meshgw.telemetry.outcomes import Outcomes
 
 LOCAL: Final = ".local"
 """The datacenter of the agent that is asked."""
@@ -250,7 +251,7 @@ class ConsulNamer(MultiService):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._config, self._prefix, self._connector, self._clock, self._resolve = config, prefix, connector, clock, resolve
-        client = _client(config, connector, clock)
+        client = _client(config, connector, clock, metrics.outcomes("client"))
         self._api = ConsulApi(client, consistency=config.consistency_mode)
         self._agent = OwnAgent(self._api.agent)
         self._turns = Turns(config.max_blocking_queries)
@@ -343,7 +344,7 @@ class ConsulNamer(MultiService):
         return LEAST_SECONDS if is_news else DULL_SECONDS
 
 
-def _client(config: ConsulConfig, connector: Connector, clock: Any) -> ApiClient:
+def _client(config: ConsulConfig, connector: Connector, clock: Any, outcomes: Outcomes) -> ApiClient:
     where = f"[{config.host}]:{config.port}" if ":" in config.host else f"{config.host}:{config.port}"
     return ApiClient(
         connector.agent,
@@ -353,6 +354,7 @@ def _client(config: ConsulConfig, connector: Connector, clock: Any) -> ApiClient
         headers={"X-Consul-Token": config.token} if config.token is not None else None,
         largest=config.largest_answer,
         explain=connector.refusal,
+        outcomes=outcomes,
     )
 
 

@@ -112,7 +112,13 @@ class MarathonNamer(MultiService):
         self._connector = connector
         backend = f"Marathon at {config.place.host}:{config.place.port}"
         client = ApiClient(
-            connector.agent, runtime.reactor, name=backend, base=connector.base, largest=LARGEST_ANSWER, explain=connector.refusal
+            connector.agent,
+            runtime.reactor,
+            name=backend,
+            base=connector.base,
+            largest=LARGEST_ANSWER,
+            explain=connector.refusal,
+            outcomes=runtime.metrics.outcomes("client"),
         )
         prefix = config.uri_prefix.strip("/")
         self._api = MarathonApi(client, prefix=f"/{prefix}" if prefix else "", host=config.host, credential=credential)

@@ -90,7 +90,14 @@ class RancherNamer(MultiService):
         self._max_wait = config.max_wait
         self._connector = connector
         backend = f"Rancher's metadata at {config.host}:{config.port}"
-        self._client = ApiClient(connector.agent, runtime.reactor, name=backend, base=connector.base, largest=LARGEST_ANSWER)
+        self._client = ApiClient(
+            connector.agent,
+            runtime.reactor,
+            name=backend,
+            base=connector.base,
+            largest=LARGEST_ANSWER,
+            outcomes=runtime.metrics.outcomes("client"),
+        )
         self._lookups = runtime.metrics.counter("lookups")
         self._watches: Watches[str, Containers] = Watches(
             runtime.reactor,

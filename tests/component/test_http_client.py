@@ -17,6 +17,7 @@ from meshgw.backends.http_guard import LARGEST_HEAD
 from meshgw.core.address import ADDR_NEG, Addr, Address, Replicas
 from meshgw.core.live import Constant, Live, Ok, Pending, Source, constant, failed
 from meshgw.errors import BackendMalformed, BackendRefused, BackendSilent, BackendUnreachable, NamerError
+from meshgw.telemetry.metrics import Metrics
 
 OK = HEAD + b"ok"
 
@@ -30,7 +31,16 @@ class Api:
         self.reactor = Dialled()
         self.addr: Live[Addr] = constant(Replicas((Address("192.0.2.1", 80),)))
         self.connector = Connector(self.reactor, self._resolve, host, 80, fail_fast=fail_fast)
-        self.client = ApiClient(self.connector.agent, self.reactor, name="Api", base=self.connector.base, headers=headers, largest=largest)
+        self.metrics = Metrics()
+        self.client = ApiClient(
+            self.connector.agent,
+            self.reactor,
+            name="Api",
+            base=self.connector.base,
+            headers=headers,
+            largest=largest,
+            outcomes=self.metrics.outcomes("client"),
+        )
         self.connector.start()
 
     def _resolve(self, host: str, port: int) -> Live[Addr]:
@@ -56,6 +66,33 @@ class Api:
         self.connector.stop()
         self.reactor.advance(0)
         assert self.reactor.getDelayedCalls() == []
+
+
+# --- what is counted
+
+
+def test_questions_count_by_their_answers() -> None:
+    api = Api()
+    for status in (b"200 OK", b"404 Not Found", b"503 Unavailable"):
+        outcome, wire = api.asked()
+        assert api.metrics.snapshot().gauges["client", "pending"] == 1
+        api.reactor.advance(0.25)
+        wire.send(HEAD.replace(b"200 OK", status) + b"ok")
+        assert outcome.value.status == int(status[:3])
+        wire.close()
+    lost, wire = api.asked()
+    wire.close()
+    assert isinstance(lost.error, BackendUnreachable)
+    late, _ = api.asked(seconds=2.0)
+    api.reactor.advance(2.0)
+    assert isinstance(late.error, BackendSilent)
+    api.metrics.rotate()
+    snapshot = api.metrics.snapshot()
+    counted = {"/".join(names[1:]): value for names, value in snapshot.counters.items() if names[0] == "client"}
+    assert (counted["requests"], counted["success"], counted["failures"]) == (5, 2, 3)
+    assert (counted["failures/BackendUnreachable"], counted["failures/CancelledError"], counted["status/503"]) == (1, 1, 1)
+    assert snapshot.gauges["client", "pending"] == 0
+    assert snapshot.histograms["client", "request_latency_ms"].total == 3 * 250 + 2000
 
 
 # --- what is sent
