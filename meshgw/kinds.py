@@ -12,6 +12,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
+import txaio
 
 from meshgw.core.address import Addr, Bound
 from meshgw.core.live import Live
@@ -322,6 +323,7 @@ class Registry:
             raise UnknownKind(group=group, id=id, known=self.known(group))
         if len({point.value for point in points}) > 1:
             raise ConflictingKinds(group=group, id=id, distributions=tuple(_distribution(point) for point in points))
+        txaio.use_twisted()  # type: ignore[no-untyped-call]  # so that a plug-in can make loggers of txaio while it is imported
         try:
             kind = points[0].load()
         except Exception as error:  # importing a plug-in may raise anything; it becomes a reported problem

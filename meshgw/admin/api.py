@@ -15,12 +15,12 @@ import attrs
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from meshgw.admin.errors import NoAnswer
 from meshgw.config.access import AccessControl
 from meshgw.config.models import Config
+from meshgw.core.logger import make_logger
 from meshgw.core.slices import Shared, Slices, collected
 from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
@@ -35,7 +35,7 @@ RELOAD_SECONDS = 75.0  # a reload may take a minute: it waits for workers to com
 _TRUE = frozenset({"true", "1", "t", "yes"})
 _DURATION = re.compile(r"(\d+)\.(millisecond|second|minute|hour)s?")
 _SECONDS = {"millisecond": 0.001, "second": 1.0, "minute": 60.0, "hour": 3600.0}
-_log = Logger()
+_log = make_logger()
 
 
 @attrs.frozen(kw_only=True)

@@ -16,9 +16,9 @@ from hashlib import sha256
 from hmac import compare_digest
 
 import attrs
-from twisted.logger import Logger
 
 from meshgw.config.models import AdminAuthentication
+from meshgw.core.logger import make_logger
 from meshgw.errors import MeshError
 
 LEAST_TOKEN = 16  # characters; fewer could be guessed over the network
@@ -27,7 +27,7 @@ LOG_SECONDS = 1.0  # at most one line in this time, however many try
 
 CHALLENGES = (("WWW-Authenticate", 'Bearer realm="meshgw"'), ("WWW-Authenticate", 'Basic realm="meshgw", charset="UTF-8"'))
 
-_log = Logger()
+_log = make_logger()
 
 
 class Access(IntEnum):

@@ -13,7 +13,6 @@ from urllib.parse import parse_qs
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 from twisted.web import http
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
@@ -31,6 +30,7 @@ from meshgw.admin.readiness import ReadyViews
 from meshgw.admin.requests import RequestsView
 from meshgw.admin.security import AdminSecurity, rebinding, refusal
 from meshgw.config.models import AdminConfig
+from meshgw.core.logger import make_logger
 from meshgw.errors import MeshError
 
 MAX_BODY = 1 << 20
@@ -60,7 +60,7 @@ class AdminResource(Resource):
     """Dispatches by the whole path, after what guards it: categories of paths, tokens, the defence of browsers."""
 
     isLeaf = True
-    log = Logger()
+    log = make_logger()
 
     def __init__(
         self,

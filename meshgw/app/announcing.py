@@ -15,18 +15,18 @@ import attrs
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
 
 from meshgw.app.sockets import router_label, server_name
 from meshgw.config.document import Chosen
 from meshgw.config.models import Config
 from meshgw.core.address import Address
 from meshgw.core.interfaces import LocalAddresses
+from meshgw.core.logger import make_logger
 from meshgw.errors import MeshError
 from meshgw.kinds import Announcement, Announcer, Runtime
 from meshgw.naming.path import Path
 
-_log = Logger()
+_log = make_logger()
 
 LOOK_SECONDS: Final = 30.0
 """How often the machine's addresses are looked at, for servers that listen on all of them."""

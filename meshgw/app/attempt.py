@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from twisted.logger import Logger
-
 from meshgw.bind.route import Phase, Route
 from meshgw.core.exchange import Exchange, Upstream
+from meshgw.core.logger import make_logger
 from meshgw.core.stack import EndHook, Pipeline, ResponseHook, Wait
 from meshgw.core.timers import Wheel
 from meshgw.errors import BindingTimeout, ConnectFailed, InternalError, MeshError, Rebound, RulesUnknown, Unbound
@@ -28,7 +27,7 @@ MOST_CONNECT_ATTEMPTS = 25
 MOST_ADDRESSES_SHOWN = 20
 SERVER, PATH, BOUND, ENDPOINT = 1, 2, 3, 4
 """Depths: the levels of stacks an exchange has passed."""
-log = Logger()
+log = make_logger()
 
 
 class Routes(Protocol):

@@ -6,11 +6,11 @@ Source: ARCHITECTURE.md section 7. It starts its router. To stop is the gateway'
 from __future__ import annotations
 
 from twisted.application.service import Service
-from twisted.logger import Logger
 
 from meshgw.app.request_router import RequestRouter
+from meshgw.core.logger import make_logger
 
-_log = Logger()
+_log = make_logger()
 
 
 class RouterService(Service):

@@ -13,19 +13,19 @@ from typing import Any, ClassVar
 from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
 from meshgw.admin.errors import NoAnswer, Relayed, relayed
 from meshgw.app.plane import PATIENCE, Answering
+from meshgw.core.logger import make_logger
 from meshgw.errors import MeshError
 
 PART = 60_000
 """Bytes of a message in one AMP value, whose limit is 65,535."""
 MOST_BYTES = 256 << 20
 """A message beyond this ends the connection: 100,000 metrics with histograms take some 30 MB."""
-_log = Logger()
+_log = make_logger()
 
 
 def _gone(text: str) -> Relayed:

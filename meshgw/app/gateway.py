@@ -15,7 +15,6 @@ from typing import Any
 import attrs
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.logger import Logger
 
 from meshgw.app.components import RouterService
 from meshgw.app.described import Describe, namer_states, router_states
@@ -28,6 +27,7 @@ from meshgw.config.document import Chosen
 from meshgw.config.models import Config
 from meshgw.core.address import Bound
 from meshgw.core.live import Live, constant, live_flat_map
+from meshgw.core.logger import make_logger
 from meshgw.core.reactor import poller_for
 from meshgw.core.slices import Work, finished
 from meshgw.core.timers import Spawner, Wheel
@@ -53,7 +53,7 @@ DRAIN_STEP = 0.02
 GC_THRESHOLD = 2_000
 """Objects of the youngest generation before a collection. Requests leave nothing for it to do; a change of addresses does, and a collection
 of 10,000 objects holds requests up for 2.5 ms, of 2,000 for 0.5."""
-_log = Logger()
+_log = make_logger()
 
 
 class Names:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import ILogObserver
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
@@ -33,6 +33,7 @@ from meshgw.config.loader import LoadResult, load_file
 from meshgw.config.models import Config
 from meshgw.core.interfaces import LocalAddresses
 from meshgw.core.live import failed
+from meshgw.core.logger import make_logger
 from meshgw.core.slices import Slices
 from meshgw.core.timers import Spawner
 from meshgw.errors import MeshError
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from meshgw.app.supervisor import Supervisor
 
 STDIN = "standard input"
-_log = Logger()
+_log = make_logger()
 
 
 class MeshService(MultiService):

@@ -11,12 +11,12 @@ from typing import Any
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from meshgw.core.exchange import Exchange
+from meshgw.core.logger import make_logger
 from meshgw.errors import MeshError
 from meshgw.filters.context import ServerContext
 from meshgw.kinds import Identifier
@@ -24,7 +24,7 @@ from meshgw.naming.path import Path
 from meshgw.wire.headers import Headers
 
 TIMEOUT_SECONDS = 30
-_log = Logger()
+_log = make_logger()
 
 
 @attrs.frozen

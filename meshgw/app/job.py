@@ -17,6 +17,9 @@ from meshgw.app.sockets import router_label
 from meshgw.config.models import Config
 from meshgw.telemetry.histogram import DEFAULT_INTERVAL
 
+_PACKAGES = ("admin", "app", "backends", "bind", "client", "core", "filters", "identify", "namers", "server", "telemetry")
+LOGGERS = ("kazoo", "meshgw", *(f"meshgw.{package}" for package in _PACKAGES))
+"""Loggers that an operator can choose a level for before they have said anything."""
 QUIET = ("twisted.protocols.amp", "WARNING")
 """A logger that tells of every control connection, and its level."""
 

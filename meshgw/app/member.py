@@ -16,12 +16,12 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import Factory, ProcessProtocol
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from meshgw.admin.errors import Relayed
 from meshgw.app.control import Channel
 from meshgw.app.job import Job, Settings
+from meshgw.core.logger import make_logger
 from meshgw.core.timers import equal_jittered
 from meshgw.errors import MeshError
 from meshgw.telemetry.metrics import Counter, Snapshot
@@ -39,7 +39,7 @@ FIRST_FD = 3
 LONGEST_LINE = 65536
 """Bytes of a worker's output kept while the end of a line is missing."""
 
-_log = Logger()
+_log = make_logger()
 
 
 class Member(ProcessProtocol):

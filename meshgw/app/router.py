@@ -12,8 +12,6 @@ from math import inf
 from operator import itemgetter
 from typing import Any, Protocol
 
-from twisted.logger import Logger
-
 from meshgw.app.client import BoundClient
 from meshgw.app.policy import ServicePolicy
 from meshgw.bind.cache import CacheCounters, Entry, SharedCache
@@ -23,6 +21,7 @@ from meshgw.config.router import BindingCache
 from meshgw.core.address import Bound
 from meshgw.core.exchange import Exchange
 from meshgw.core.live import Ok, Pending, current
+from meshgw.core.logger import make_logger
 from meshgw.core.stack import Pipeline
 from meshgw.core.timers import Timer, Wheel
 from meshgw.errors import Unbound
@@ -37,7 +36,7 @@ EXPLAINED_SECONDS = 1.0
 """For how long an explanation that names failing sources is given: to work it out takes up to a millisecond, and every request may ask."""
 VICTIMS_SHARE = 16
 """The part of a full cache that is chosen for eviction at a time."""
-_log = Logger()
+_log = make_logger()
 
 
 class Choice:

@@ -11,19 +11,19 @@ from contextlib import suppress
 from random import Random, SystemRandom
 from typing import Any, ClassVar
 
-from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.logfile import LogFile
 
 from meshgw.admin.authentication import UnusableToken, check_tokens
 from meshgw.app.host import MeshService, take_signals
-from meshgw.app.job import QUIET, Settings
+from meshgw.app.job import LOGGERS, QUIET, Settings
 from meshgw.config.loader import LoadResult, load_file
+from meshgw.core.logger import make_logger
 from meshgw.errors import MeshError
 from meshgw.kinds import Registry
-from meshgw.telemetry.logs import LogLevels, log_observer
+from meshgw.telemetry.logs import LogLevels, log_observer, take_standard_logs
 
-_log = Logger()
+_log = make_logger()
 
 
 LEAST_INTERVAL, MOST_INTERVAL = 0.1, 86_400.0
@@ -95,7 +95,7 @@ def makeService(options: Options) -> MeshService:
     reactor: Any = installed
     result: LoadResult = options["loaded"]
     assert result.config is not None
-    levels = LogLevels(options["log-level"])
+    levels = LogLevels(options["log-level"], known=LOGGERS)
     levels.preset(*QUIET)
     stream = _log_stream(options.parent or {})
     settings = Settings(
@@ -111,7 +111,9 @@ def makeService(options: Options) -> MeshService:
         service = MeshService(result, settings, levels)
     except MeshError as error:  # what only shows here, such as an environment that lacks a variable
         raise SystemExit(f"meshgw cannot start: {error}") from error
-    if stream is not None:
+    if stream is not None:  # else levels and form are the business of an observer that twistd was told of
+        levels.govern()
+        take_standard_logs(levels)
         service.observer = log_observer(stream, levels, as_json=options["log-format"] == "json")
     for problem in result.problems:
         _log.warn("{problem}", problem=problem.show())

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from meshgw.admin.errors import NotDescribed, Relayed
@@ -22,6 +21,7 @@ from meshgw.app.member import Member
 from meshgw.app.plane import PATIENCE
 from meshgw.app.sockets import Sockets, router_label, router_places
 from meshgw.config.models import Config
+from meshgw.core.logger import make_logger
 from meshgw.core.slices import Slices
 from meshgw.errors import MeshError
 from meshgw.naming.dtab import Dtab
@@ -41,7 +41,7 @@ MOST_DRAINING = 3
 """Generations that may finish at the same time; a further reload waits for the oldest, so that memory is bounded."""
 
 Make = Callable[[str, Job, Callable[[Member], None]], Member]
-_log = Logger()
+_log = make_logger()
 
 
 def _user(config: Config) -> str | None:

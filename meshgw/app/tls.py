@@ -11,13 +11,13 @@ from functools import partial
 from typing import Any
 
 import attrs
-from twisted.logger import Logger
 
 from meshgw.backends.tls import ClientTlsFiles, read_trust
 from meshgw.config.tls import ClientTls, ServerTls
 from meshgw.config.values import Captures
 from meshgw.core.certificates import CertificateStore
 from meshgw.core.connecting import Dial, Unconfigured
+from meshgw.core.logger import make_logger
 from meshgw.core.reactor import Poller
 from meshgw.core.secured import Secured
 from meshgw.core.timers import Wheel
@@ -37,7 +37,7 @@ DIRECTORY_SOURCE = "sni.directory"
 FAILURES = ("http", "garbage", "hello", "handshake", "timeout", "closed")
 """Why a handshake with a caller failed: plain HTTP, no TLS at all, no certificate or protocol for it, its certificate and the like."""
 
-_log = Logger()
+_log = make_logger()
 
 
 class ListenerTls:

@@ -19,25 +19,25 @@ from typing import Any
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
-from twisted.logger import Logger
 
 from meshgw.admin.errors import Relayed
 from meshgw.app.control import Channel
 from meshgw.app.gateway import Gateway
-from meshgw.app.job import QUIET, Job, drop_privileges
+from meshgw.app.job import LOGGERS, QUIET, Job, drop_privileges
 from meshgw.app.plane import LocalPlane, answering
 from meshgw.app.sockets import inherited, router_label
 from meshgw.config.loader import load
 from meshgw.config.models import Config
+from meshgw.core.logger import make_logger
 from meshgw.errors import MeshError
 from meshgw.kinds import Registry
 from meshgw.server.shares import Shares
-from meshgw.telemetry.logs import LogLevels, start_logging
+from meshgw.telemetry.logs import LogLevels, start_logging, take_standard_logs
 from meshgw.telemetry.spans import TracingSwitch
 from meshgw.telemetry.transfer import to_plain
 
 FAREWELL_SECONDS = 2.0
-_log = Logger()
+_log = make_logger()
 
 
 class Worker:
@@ -142,8 +142,10 @@ def main(words: Sequence[str]) -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
-    levels = LogLevels(given.log_level)
+    levels = LogLevels(given.log_level, known=LOGGERS)
     levels.preset(*QUIET)
+    levels.govern()
+    take_standard_logs(levels)
     start_logging(sys.stdout, levels, as_json=given.log_format == "json")
     worker = Worker(reactor, levels, given.histogram_interval)
     control = socket.socket(fileno=given.control)

@@ -33,9 +33,9 @@ from kazoo.protocol.states import EventType, KazooState, KeeperState  # type: ig
 from kazoo.retry import KazooRetry  # type: ignore[import-untyped]
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from meshgw.core.logger import make_logger
 from meshgw.errors import BackendError, BackendMalformed, BackendRefused, BackendUnreachable
 
 CONNECT_SECONDS: Final = 3.0
@@ -45,7 +45,7 @@ LARGEST_MESSAGE: Final = 16 << 20
 """Bytes of one answer. Servers send 1 MiB of data at most; the list of a node's children may be longer."""
 DENIED, UNAUTHENTICATED, ODD = 403, 401, 500
 """Codes of :class:`BackendRefused`, with the meaning that HTTP gives them."""
-_log = Logger()
+_log = make_logger()
 
 
 @attrs.frozen

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
-from twisted.logger import Logger
 
 from meshgw.backends.endpoints import NO_ENDPOINTS, Endpoint, Endpoints, Found
 from meshgw.backends.kubernetes import KubernetesApi
@@ -29,8 +28,9 @@ from meshgw.backends.kubernetes_objects import (
 )
 from meshgw.core.address import NO_META
 from meshgw.core.live import Live, Ok, State, constant, live_flat_map, live_join, live_map
+from meshgw.core.logger import make_logger
 
-_log = Logger()
+_log = make_logger()
 
 SOURCES: Final = ("endpoints", "endpointSlices", "auto")
 SERVICE_LABEL: Final = "kubernetes.io/service-name"

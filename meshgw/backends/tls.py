@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import attrs
-from twisted.logger import Logger
 
 from meshgw.config.tls import ClientTls
 from meshgw.core.certificates import KeyPair, load_certificates, load_pair
+from meshgw.core.logger import make_logger
 from meshgw.core.tls import ClientSettings, TlsConfigError
 from meshgw.core.tls_files import PairFiles, WatchedFiles, read_file
 from meshgw.core.tls_sides import ClientSecurity
 
-_log = Logger()
+_log = make_logger()
 
 
 def read_trust(paths: Sequence[str]) -> bytes:

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
 
 from meshgw.core.live import Failed, Ok, Pending, Source
+from meshgw.core.logger import make_logger
 from meshgw.core.timers import Backoff, sleep
 from meshgw.errors import BackendDefect, BackendError, BackendSilent, BackendUnreachable, MeshError
 
 if TYPE_CHECKING:
     from meshgw.backends.watching import Watches
 
-_log = Logger()
+_log = make_logger()
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")

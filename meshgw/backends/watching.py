@@ -17,18 +17,18 @@ from typing import Any, Final, Generic, TypeVar
 import attrs
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 
 from meshgw.backends.outages import News, Outages
 from meshgw.backends.watch import Pace, Watch, polled
 from meshgw.core.live import Failed, Live, Observation, Ok, Source, State
+from meshgw.core.logger import make_logger
 from meshgw.core.timers import Spawner
 from meshgw.errors import BackendError, NamerError
 from meshgw.telemetry.metrics import Metrics
 
 __all__ = ["MOST_LINGERING", "MOST_WATCHES", "Pace", "Watch", "Watches", "polled"]
 
-_log = Logger()
+_log = make_logger()
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")

@@ -13,15 +13,15 @@ from typing import Any, Final, Generic, TypeVar
 import attrs
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, FirstError, gatherResults
-from twisted.logger import Logger
 
 from meshgw.backends.watching import Pace, Watch, Watches
 from meshgw.backends.zookeeper import View, ZooKeeper
 from meshgw.core.live import Live
+from meshgw.core.logger import make_logger
 from meshgw.errors import BackendError, BackendMalformed, BackendRefused
 from meshgw.telemetry.metrics import Metrics
 
-_log = Logger()
+_log = make_logger()
 
 M = TypeVar("M")
 

@@ -11,13 +11,13 @@ from random import Random
 from typing import Final
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger
 
 from meshgw.backends.zookeeper import View, ZooKeeper
+from meshgw.core.logger import make_logger
 from meshgw.core.timers import Backoff, Spawner, sleep
 from meshgw.errors import BackendDefect, BackendError, BackendSilent, BackendUnreachable
 
-_log = Logger()
+_log = make_logger()
 
 LOOK_SECONDS: Final = 120.0
 """How often the node is looked for although nothing is told."""

@@ -15,14 +15,14 @@ from twisted.application.service import Service
 from twisted.internet import defer
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
 
 from meshgw.backends.kazoo_session import Change, Ensemble, KazooSession, NoNode, State, unauthenticated
+from meshgw.core.logger import make_logger
 from meshgw.core.timers import Backoff, sleep
 from meshgw.errors import BackendError, BackendSilent, BackendUnreachable
 from meshgw.telemetry.metrics import Metrics
 
-_log = Logger()
+_log = make_logger()
 
 T = TypeVar("T")
 

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import attrs
 from twisted.application.service import Service
-from twisted.logger import Logger
 
 from meshgw.bind.interpreter import DefaultInterpreter
 from meshgw.config.document import Chosen, option
@@ -19,13 +18,14 @@ from meshgw.config.values import File
 from meshgw.core.address import Bound
 from meshgw.core.files import FileWatcher
 from meshgw.core.live import Live, Ok, Pending, Source, live_flat_map
+from meshgw.core.logger import make_logger
 from meshgw.errors import NamerError
 from meshgw.kinds import Kind, Namer, Runtime, Transformer
 from meshgw.naming.dtab import Delegation, Dtab, DtabSyntaxError
 from meshgw.naming.path import Path
 from meshgw.naming.tree import NameTree
 
-_log = Logger()
+_log = make_logger()
 
 # The file is read in the reactor's thread, which is right for some kilobytes; more is not a dtab but a mistake.
 LARGEST_FILE: Final = 4_000_000

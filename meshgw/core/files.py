@@ -18,12 +18,12 @@ from typing import Any, Final
 
 import attrs
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
 
 from meshgw.core import inotify
 from meshgw.core.inotify import Inotify
+from meshgw.core.logger import make_logger
 
-_log = Logger()
+_log = make_logger()
 
 SETTLE_SECONDS: Final = 0.02  # an editor's or a deploy script's burst becomes one call; short enough to pass for "at once"
 # inotify sees nothing of writes by other hosts of a network file system, nor of a writer that never closes its file.

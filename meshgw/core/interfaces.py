@@ -13,9 +13,10 @@ import sys
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
-_log = Logger()
+from meshgw.core.logger import make_logger
+
+_log = make_logger()
 
 REFRESH_SECONDS: Final = 10.0  # interfaces come and go with pods and tunnels; asking costs a system call per interface
 _IFF_UP: Final = 0x1

@@ -15,14 +15,15 @@ from typing import Any, Protocol
 
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.interfaces import IReadWriteDescriptor
-from twisted.logger import Logger
 from zope.interface import implementer
+
+from meshgw.core.logger import make_logger
 
 IN, OUT, BROKEN = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR | select.EPOLLHUP
 Handler = Callable[[int], None]
 _MOST_EVENTS = 256
 
-_log = Logger()
+_log = make_logger()
 
 
 class Poller(Protocol):

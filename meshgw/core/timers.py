@@ -12,10 +12,11 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-_log = Logger()
+from meshgw.core.logger import make_logger
+
+_log = make_logger()
 
 
 class Timer:

@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import attrs
-from twisted.logger import Logger
 
 from meshgw.core.certificates import CertificateStore, KeyPair, load_pair
 from meshgw.core.files import FileWatcher
+from meshgw.core.logger import make_logger
 from meshgw.core.tls import TlsConfigError
 
 LARGEST_FILE: Final = 4_000_000
 """Bytes read of one file: a system's whole bundle of authorities has a few hundred thousand."""
 
-_log = Logger()
+_log = make_logger()
 
 
 def read_file(path: str) -> bytes:

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Final
 
 from OpenSSL import SSL
-from twisted.logger import Logger
 
 from meshgw.core.certificates import CertificateStore, KeyPair
+from meshgw.core.logger import make_logger
 from meshgw.core.tls import (
     Check,
     CheckedConnection,
@@ -36,7 +36,7 @@ HTTP1: Final = b"http/1.1"
 MOST_SESSIONS: Final = 256
 """Endpoints whose session is kept for one service; the oldest makes room."""
 
-_log = Logger()
+_log = make_logger()
 
 
 class TlsServer:

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from twisted.logger import Logger
-
 from meshgw.config.access import AccessControl, AccessRule, IdentityPattern
 from meshgw.core.exchange import Exchange
+from meshgw.core.logger import make_logger
 from meshgw.errors import AccessDenied
 from meshgw.filters.reading import folded, is_possibly_below, is_surely_below, path_of
 from meshgw.kinds import Identified, Identifier
@@ -28,7 +27,7 @@ _MOST_KNOWN: Final = 1024
 _LONGEST_KNOWN: Final = 512
 _LONGEST_SHOWN: Final = 200
 
-_log = Logger()
+_log = make_logger()
 
 
 class Verdict:

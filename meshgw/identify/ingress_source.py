@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import attrs
 from twisted.application.service import MultiService
-from twisted.logger import Logger
 
 from meshgw.backends.kubernetes import (
     INGRESS_CLASSES,
@@ -27,6 +26,7 @@ from meshgw.backends.kubernetes import (
     Wanted,
 )
 from meshgw.core.live import Failed, Observation, Ok, Pending, State, live_flat_map, live_map
+from meshgw.core.logger import make_logger
 from meshgw.identify.ingress_objects import Ingress, IngressClass, Problem, read_class, read_ingress
 from meshgw.identify.ingress_rules import Claim, Ownership, RuleTable
 from meshgw.kinds import NotYet
@@ -37,7 +37,7 @@ MOST_SHOWN: Final = 100
 MOST_LOGGED: Final = 20
 """Problems that one change logs."""
 
-_log = Logger()
+_log = make_logger()
 
 
 @attrs.frozen

@@ -16,10 +16,10 @@ from typing import Any, Final
 import attrs
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 
 from meshgw.backends.kubernetes import SERVICES, JsonObject, KubernetesApi, Name, Objects, Wanted
 from meshgw.core.live import Failed, Observation, Ok, State
+from meshgw.core.logger import make_logger
 from meshgw.core.timers import Backoff, Spawner
 from meshgw.errors import BackendError, BackendRefused
 from meshgw.identify.ingress_source import IngressSource, Owned
@@ -41,7 +41,7 @@ _HOST: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:
 
 Entry = tuple[str, str]
 """``ip`` or ``hostname``, and its value."""
-_log = Logger()
+_log = make_logger()
 
 
 class Addresses:

@@ -17,11 +17,11 @@ from typing import Any, Final
 
 import attrs
 from twisted.application.service import Service
-from twisted.logger import Logger
 
 from meshgw.backends.kubernetes import SECRETS, JsonObject, Name, Objects, Wanted
 from meshgw.core.certificates import MOST_NAMES_SHOWN, CertificateStore, KeyPair, load_pair
 from meshgw.core.live import Failed, Observation, Pending, State
+from meshgw.core.logger import make_logger
 from meshgw.identify.ingress_objects import Ingress, Problem, TlsEntry
 from meshgw.identify.ingress_source import MOST_LOGGED, MOST_SHOWN, IngressSource
 from meshgw.telemetry.metrics import Metrics
@@ -30,7 +30,7 @@ SOURCE: Final = "ingress"
 """The name of the certificates' source in a store."""
 AWAITED: Final = "awaited: "
 _CERTIFICATE, _KEY = "tls.crt", "tls.key"
-_log = Logger()
+_log = make_logger()
 
 
 class _Secret:

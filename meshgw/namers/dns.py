@@ -17,7 +17,6 @@ import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 from twisted.names import dns
 from twisted.names.error import DNSNameError, DNSQueryRefusedError, DNSServerError, DomainError
 from twisted.python.failure import Failure
@@ -25,6 +24,7 @@ from twisted.python.failure import Failure
 from meshgw.backends.dns_client import Answer
 from meshgw.core.address import ADDR_NEG, Addr, Address, Replicas
 from meshgw.core.live import Live, Observation, Ok, Source, State, constant
+from meshgw.core.logger import make_logger
 from meshgw.core.timers import Backoff
 from meshgw.errors import MeshError, NamerError
 from meshgw.namers.resolvconf import NameServers, hosts_addresses, literal_address, valid_name
@@ -32,7 +32,7 @@ from meshgw.namers.resolvconf import NameServers, hosts_addresses, literal_addre
 if TYPE_CHECKING:
     from meshgw.telemetry.metrics import Metrics
 
-_log = Logger()
+_log = make_logger()
 
 LEAST_TTL, MOST_TTL = 1.0, 300.0  # a TTL of 0 must not become a loop; one of a day must not hide a move for a day
 HOSTS_SECONDS: Final = 5.0  # the hosts file has no TTL; containers rewrite it

@@ -17,19 +17,19 @@ from typing import Any, Final
 
 import attrs
 from twisted.application.service import Service
-from twisted.logger import Logger
 
 from meshgw.config.document import Chosen, option
 from meshgw.config.values import Directory
 from meshgw.core.address import ADDR_NEG, Addr, Address, Bound, Replicas
 from meshgw.core.files import FileWatcher
 from meshgw.core.live import PENDING, Failed, Live, Observation, Ok, Source, State
+from meshgw.core.logger import make_logger
 from meshgw.errors import NamerError
 from meshgw.kinds import Kind, Runtime
 from meshgw.naming.path import Path
 from meshgw.naming.tree import NEG, Leaf, NameTree
 
-_log = Logger()
+_log = make_logger()
 
 LARGEST_FILE: Final = 500_000  # bytes, spec 3.2
 MOST_LOGGED_LINES: Final = 10  # a wrong file must not flood the log

@@ -11,8 +11,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from twisted.logger import Logger
-
+from meshgw.core.logger import make_logger
 from meshgw.core.reactor import IN, Poller
 from meshgw.core.timers import Timer, Wheel
 from meshgw.core.transport import SocketOptions
@@ -27,7 +26,7 @@ REST_SECONDS = 0.5
 YIELD_SECONDS = 0.001
 """How long a process that is ahead of others leaves new connections to them."""
 
-_log = Logger()
+_log = make_logger()
 
 
 class ServerConnection(Protocol):

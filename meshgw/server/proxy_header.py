@@ -11,8 +11,7 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
-from twisted.logger import Logger
-
+from meshgw.core.logger import make_logger
 from meshgw.core.networks import Networks
 from meshgw.core.reactor import IN, Poller
 from meshgw.core.timers import Timer, Wheel
@@ -24,7 +23,7 @@ LOOK_BYTES = LONGEST_V2 + 16
 LOG_SECONDS = 10.0
 """Of each kind of failure one line is logged in this time, which tells how many there were."""
 
-_log = Logger()
+_log = make_logger()
 
 
 class Counter(Protocol):

@@ -13,8 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from twisted.logger import Logger
-
+from meshgw.core.logger import make_logger
 from meshgw.telemetry.rolling import LogFile, RollPolicy
 
 GRANT = 256 << 10  # bytes that may be queued before the thread is woken and the queue's room is looked at
@@ -120,7 +119,7 @@ class AccessLog:
     ``zone`` is the form of its lines' time zone, see :class:`ClfClock`.
     """
 
-    log = Logger()
+    log = make_logger()
 
     def __init__(
         self,

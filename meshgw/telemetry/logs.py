@@ -1,12 +1,14 @@
 """The process log: text or JSON lines, with a level per logger that can be changed while running.
 
 Source: linkerd-config spec 2.4 (``/logging.json``) and 1.1 (``-log.level``). A logger is a namespace of ``twisted.logger``; what
-:class:`LogLevels` turns away is never formatted. A level set for ``meshgw.bind`` holds for ``meshgw.bind.cache`` too.
+:class:`LogLevels` turns away is never formatted. A level set for ``meshgw.bind`` holds for ``meshgw.bind.cache`` too. Whatever a plug-in
+logs with, txaio, ``twisted.logger`` or the standard library's ``logging``, is held to these levels and written the same way.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -17,12 +19,16 @@ from twisted.logger import (
     ILogFilterPredicate,
     ILogObserver,
     LogEvent,
+    Logger,
     LogLevel,
     PredicateResult,
     eventAsText,
     globalLogBeginner,
 )
+from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from meshgw.core.logger import set_least_level
 
 ROOT = "root"
 MOST_LOGGERS = 1000  # names seen so far; a plug-in that invents names must not grow the table without end
@@ -30,8 +36,14 @@ MOST_LOGGERS = 1000  # names seen so far; a plug-in that invents names must not 
 LEVELS = {"ALL": 0, "TRACE": 5, "DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50, "FATAL": 50, "OFF": 100}
 """Linkerd's names and their rank; Twisted has nothing above critical, so that FATAL lets through the same."""
 
+LEAST = ((0, "trace"), (10, "debug"), (20, "info"), (30, "warn"), (40, "error"), (50, "critical"), (100, "none"))
+"""The level of txaio for the lowest rank that any logger lets through, from that rank on."""
+
 _RANKS = {LogLevel.debug: 10, LogLevel.info: 20, LogLevel.warn: 30, LogLevel.error: 40, LogLevel.critical: 50}
 _NAMES = {LogLevel.debug: "DEBUG", LogLevel.info: "INFO", LogLevel.warn: "WARNING", LogLevel.error: "ERROR", LogLevel.critical: "CRITICAL"}
+
+_STANDARD = ((50, LogLevel.critical), (40, LogLevel.error), (30, LogLevel.warn), (20, LogLevel.info))
+_RECORD: Final = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime"})
 
 _DATAGRAMS: Final = re.compile(r"\(UDP Port \d+ Closed\)|\w*Datagram\w* starting on \d+")
 """What Twisted tells of every socket for a DNS question, at the level of information; it is of use for debugging only."""
@@ -55,6 +67,17 @@ class LogLevels:
         self._set = {ROOT: level_named(root)}
         self._known: dict[str, None] = dict.fromkeys(known)  # an ordered set
         self._ranks: dict[str, int] = {}
+        self._governs = False
+
+    def govern(self) -> None:
+        """From now on let methods of txaio's loggers, in the whole process, do nothing while no level lets them through."""
+        self._governs = True
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._governs:
+            lowest = min(LEVELS[level] for level in self._set.values())
+            set_least_level(max(entry for entry in LEAST if entry[0] <= lowest)[1])
 
     def loggers(self) -> list[tuple[str, str]]:
         """All known loggers with their level, inherited if none was set, by name."""
@@ -74,6 +97,7 @@ class LogLevels:
             return False
         self._set[name] = level.upper()
         self._ranks.clear()
+        self._tell()
         return True
 
     def preset(self, name: str, level: str) -> None:
@@ -86,12 +110,14 @@ class LogLevels:
         """The levels that were set, by logger; those of all others are inherited from them."""
         return dict(self._set)
 
+    def lets(self, name: str, rank: int) -> bool:
+        """Whether an event of this rank is to be logged by the logger ``name``."""
+        least = self._ranks.get(name)
+        return rank >= (self._learned(name) if least is None else least)
+
     def __call__(self, event: LogEvent) -> Any:  # a constant of PredicateResult; their class has no annotations
         namespace = str(event.get("log_namespace") or ROOT)
-        least = self._ranks.get(namespace)
-        if least is None:
-            least = self._learned(namespace)
-        return PredicateResult.maybe if _rank(event, namespace) >= least else PredicateResult.no
+        return PredicateResult.maybe if self.lets(namespace, _rank(event, namespace)) else PredicateResult.no
 
     def _learned(self, namespace: str) -> int:
         name = namespace
@@ -130,6 +156,43 @@ def start_logging(stream: TextIO, levels: LogLevels, *, as_json: bool = False) -
     globalLogBeginner.beginLoggingTo([log_observer(stream, levels, as_json=as_json)], redirectStandardIO=False)
 
 
+class StandardLogs(logging.Handler):
+    """Passes on what is logged through the standard library: by plug-ins, and by libraries such as kazoo. For any thread."""
+
+    def __init__(self, levels: LogLevels) -> None:
+        super().__init__()
+        self._levels = levels
+        self._loggers: dict[str, Logger] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Make an event of a record, with what it was given in ``extra`` as fields; nothing is formatted for a level that is off."""
+        if record.name.startswith("twisted") or not self._levels.lets(record.name, record.levelno):
+            return  # Twisted's own bridge would bring an event back that came from here
+        try:
+            self._emit(record, record.getMessage())
+        except Exception:  # noqa: BLE001 - the rim: whoever logs must not fail because of it
+            self.handleError(record)
+
+    def _emit(self, record: logging.LogRecord, message: str) -> None:
+        logger = self._loggers.get(record.name)
+        if logger is None:
+            logger = Logger(record.name)
+            if len(self._loggers) < MOST_LOGGERS:
+                self._loggers[record.name] = logger
+        given = {name: value for name, value in vars(record).items() if name not in _RECORD and not name.startswith("log_")}
+        fields = {f"{name}_" if name in ("format", "level") else name: value for name, value in given.items()}
+        if record.exc_info and record.exc_info[1] is not None:
+            kind, error, traceback = record.exc_info
+            fields["log_failure"] = Failure(error, kind, traceback)  # type: ignore[no-untyped-call]  # no annotations there
+        level = next((level for rank, level in _STANDARD if record.levelno >= rank), LogLevel.debug)
+        logger.emit(level, message.replace("{", "{{").replace("}", "}}"), **fields)
+
+
+def take_standard_logs(levels: LogLevels) -> None:
+    """Take over what is logged through the standard library in this process, whose other handlers are to be replaced."""
+    logging.basicConfig(handlers=[StandardLogs(levels)], level=1, force=True)  # 1: which levels are off is decided by ``levels``
+
+
 def text_line(event: LogEvent) -> str:
     """``2024-01-31T12:00:00.000Z WARNING meshgw.bind: message``; further lines of a message are indented, so none can be forged."""
     logger = event.get("log_namespace") or ROOT
@@ -141,7 +204,7 @@ def json_line(event: LogEvent) -> str:
     entry: dict[str, Any] = {"time": _time(event), "level": _level(event), "logger": event.get("log_namespace") or ROOT}
     entry["message"] = _message(event, traceback=False)
     for name, value in event.items():
-        if not name.startswith("log_") and name not in entry:
+        if not name.startswith(("log_", "txaio_")) and name not in entry:
             entry[name] = value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
     if "log_failure" in event:
         entry["traceback"] = event["log_failure"].getTraceback()
@@ -158,6 +221,8 @@ def _time(event: LogEvent) -> str:
 
 
 def _level(event: LogEvent) -> str:
+    if "txaio_trace" in event:
+        return "TRACE"
     return _NAMES.get(event.get("log_level", LogLevel.info), "INFO")
 
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from typing import Protocol
 from weakref import WeakSet
 
-from twisted.logger import Logger
+from meshgw.core.logger import make_logger
 
 MOST_TOLD = 8
 """Scopes that one line of the log names."""
-_log = Logger()
+_log = make_logger()
 
 
 class Account(Protocol):

@@ -16,13 +16,13 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import MessageLengthError
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import LoopingCall
-from meshgw.core.logger import make_logger
 from twisted.python.failure import Failure
 
 from meshgw.config.document import at_least, between, option
 from meshgw.config.values import Port
 from meshgw.core.address import Addr, Address, Replicas
 from meshgw.core.live import Observation, Ok, State
+from meshgw.core.logger import make_logger
 from meshgw.core.slices import Slices, Work
 from meshgw.kinds import Kind, Runtime
 from meshgw.telemetry.histogram import Window

@@ -55,11 +55,11 @@ def named(host_names: tuple[str, ...] = (), own_name: str = "") -> Browser:
 # Authentication
 
 
-def test_every_path_but_ping_needs_a_token_when_there_is_one_for_readers(tmp_path: Path) -> None:
+def test_every_path_but_those_for_probes_needs_a_token_when_there_is_one_for_readers(tmp_path: Path) -> None:
     browser = Guarded(tmp_path)
     paths = browser.get("/admin", Authorization=AS_READER).text.splitlines()
     asked = {path: browser.get(path).status for path in [*paths, "/nothing", "/admin/ping/"]}
-    assert {path for path, status in asked.items() if status != 401} == {"/admin/ping"}
+    assert {path for path, status in asked.items() if status != 401} == {"/admin/ping", "/admin/ready"}
     assert (asked["/admin/ping"], browser.failures) == (200, 0)
 
 

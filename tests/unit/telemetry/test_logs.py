@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import io
 import json
+import logging
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from twisted.logger import Logger, LogPublisher
 from twisted.python import log
+from txaio import tx
 
-from meshgw.telemetry.logs import LogLevels, level_named, log_observer
+from meshgw.telemetry.logs import LogLevels, StandardLogs, level_named, log_observer
 
 
 class Watched:
@@ -108,3 +112,100 @@ def test_sockets_of_dns_questions_are_told_for_debugging_only(text: str) -> None
 def test_illegal_level_is_named() -> None:
     with pytest.raises(ValueError, match="Illegal log level: LOUD"):
         level_named("LOUD")
+
+
+# --- what others log with
+
+
+@pytest.fixture
+def txaio_level() -> Iterator[None]:
+    """txaio's level is the process's: it is put back."""
+    before = tx.get_global_log_level()  # type: ignore[no-untyped-call]
+    yield
+    tx.set_global_log_level(before)  # type: ignore[no-untyped-call]
+
+
+def txaio_logger(publisher: LogPublisher) -> Any:
+    return tx.make_logger(observer=publisher)  # type: ignore[no-untyped-call]
+
+
+def test_loggers_of_txaio_do_nothing_below_the_lowest_level_of_all(txaio_level: None) -> None:
+    levels = LogLevels("WARNING", known=["meshgw.bind"])
+    publisher, _ = logging_to(levels)
+    log = txaio_logger(publisher)
+    levels.govern()
+    assert log.info == log.debug == log.trace != log.warn
+    levels.set("meshgw.bind", "TRACE")
+    assert log.trace not in (log.info, log.debug)
+    levels.set("meshgw.bind", "OFF")
+    assert log.info == log.trace
+
+
+def test_txaios_trace_level_is_let_through_and_named(txaio_level: None) -> None:
+    levels = LogLevels("DEBUG")
+    publisher, stream = logging_to(levels, as_json=True)
+    log = txaio_logger(publisher)
+    levels.govern()
+    log.trace("no")
+    levels.set("root", "TRACE")
+    log.trace("yes {what}", what=1)
+    entry = json.loads(stream.getvalue())
+    assert (entry["level"], entry["message"], entry["what"]) == ("TRACE", "yes 1", 1)
+    assert "txaio_trace" not in entry
+
+
+def test_levels_that_do_not_govern_leave_txaio_alone(txaio_level: None) -> None:
+    before = tx.get_global_log_level()  # type: ignore[no-untyped-call]
+    LogLevels("OFF").set("root", "ALL")
+    assert tx.get_global_log_level() == before  # type: ignore[no-untyped-call]
+
+
+class Standard:
+    """A logger of the standard library that reaches ``levels`` and is written as JSON."""
+
+    def __init__(self, levels: LogLevels) -> None:
+        publisher, self._stream = logging_to(levels, as_json=True)
+        handler = StandardLogs(levels)
+        # the records' loggers publish where this test looks
+        handler._loggers["kazoo.client"] = Logger("kazoo.client", observer=publisher)
+        self.log = logging.Logger("kazoo.client", 1)
+        self.log.addHandler(handler)
+
+    @property
+    def entries(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self._stream.getvalue().splitlines()]
+
+
+def test_the_standard_librarys_records_become_events_with_their_fields() -> None:
+    standard = Standard(LogLevels("DEBUG"))
+    standard.log.warning("lost %s {x}", "session", extra={"session": 7, "level": "x"})
+    (entry,) = standard.entries
+    assert (entry["level"], entry["logger"], entry["message"]) == ("WARNING", "kazoo.client", "lost session {x}")
+    assert (entry["session"], entry["level_"]) == (7, "x")
+
+
+def test_the_standard_librarys_records_are_held_to_the_levels() -> None:
+    levels, watched = LogLevels("INFO"), Watched()
+    standard = Standard(levels)
+    standard.log.debug("%s", watched)
+    assert standard.entries == []
+    levels.set("kazoo", "DEBUG")
+    standard.log.debug("ping")
+    assert [(entry["level"], entry["message"]) for entry in standard.entries] == [("DEBUG", "ping")]
+
+
+def test_an_exception_of_the_standard_library_has_its_traceback() -> None:
+    standard = Standard(LogLevels())
+    try:
+        raise ValueError("x")
+    except ValueError:
+        standard.log.exception("bad")
+    (entry,) = standard.entries
+    assert entry["level"] == "ERROR" and entry["message"] == "bad" and "ValueError: x" in entry["traceback"]
+
+
+def test_a_record_that_cannot_be_formatted_fails_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    standard = Standard(LogLevels())
+    standard.log.warning("%d", "text")
+    assert standard.entries == []
