@@ -5,11 +5,16 @@ Source: linkerd-config spec 9.5, whose page ``/requests`` is made of the same da
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
 
-from meshgw.admin.api import Answer, GatewayView, Query, json_answer
+from twisted.internet.interfaces import IReactorTime
+
+from meshgw.admin.api import JSON, Answer, GatewayView, Query
+from meshgw.core.slices import Slices, collected
 
 HOW: Final = (
     "requests are not kept; to see the latest here, add to the configuration:\n\n"
@@ -29,8 +34,8 @@ class BadFilter(ValueError):
 class RequestsView:
     """``/requests.json``: a JSON array, the newest request first."""
 
-    def __init__(self, view: GatewayView) -> None:
-        self._view = view
+    def __init__(self, view: GatewayView, reactor: IReactorTime) -> None:
+        self._view, self._slices = view, Slices(reactor)
 
     async def __call__(self, query: Query) -> Answer:
         """At most ``limit`` rows that pass every filter: ``router``, ``service``, ``client``, ``status``, ``failed``, ``text``."""
@@ -41,8 +46,17 @@ class RequestsView:
         rows = await self._view.recent_requests()
         if rows is None:
             return Answer(HOW, status=404)
-        found = [row for row in rows if all(passes(row) for passes in wanted)]
-        return json_answer([dict(row) for row in found[:limit]])
+        return Answer(await self._slices.run(collected(_pieces(rows, wanted, limit))), JSON)
+
+
+def _pieces(rows: Iterable[Row], wanted: Sequence[Wanted], limit: int | None) -> Iterator[bytes]:
+    """The array, row by row, as there may be thousands."""
+    found = (row for row in rows if all(passes(row) for passes in wanted))
+    separator = b"["
+    for row in islice(found, limit):
+        yield separator + json.dumps(row).encode()
+        separator = b",\n"
+    yield b"]" if separator != b"[" else b"[]"
 
 
 def _limit(query: Query) -> int | None:

@@ -303,7 +303,7 @@ def _routes(view: GatewayView, reactor: IReactorTime) -> dict[str, Route]:
         "/bound-names.json": Route(state.bound_names),
         "/client_state.json": Route(state.client_state),
         "/access.json": Route(AccessView(view)),
-        "/requests.json": Route(RequestsView(view)),
+        "/requests.json": Route(RequestsView(view, reactor)),
         "/delegator.json": Route(api.DelegatorView(view), both),
         "/admin/tracing": Route(api.TracingView(view), both, ("POST",)),
         "/logging.json": Route(api.LoggingView(view), both, ("POST",)),

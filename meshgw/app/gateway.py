@@ -307,6 +307,11 @@ class Gateway(MultiService):
         """The clients of all routers with their addresses."""
         return {client.label: client.state() for router in self.routers.values() for client in router.caches.clients()}
 
-    def recent_requests(self) -> list[Mapping[str, Any]]:
-        """The latest traced requests, where a telemeter keeps them."""
-        return [row for telemeter in self.telemeters if isinstance(telemeter, RecentRequests) for row in telemeter.rows()]
+    def recent_requests(self) -> Work[list[Mapping[str, Any]]]:
+        """The work of telling the latest traced requests, where a telemeter keeps them."""
+        found = []
+        for telemeter in self.telemeters:
+            for row in telemeter.rows() if isinstance(telemeter, RecentRequests) else ():
+                found.append(row)
+                yield
+        return found

@@ -117,7 +117,7 @@ class LocalPlane:
 
     async def recent_requests(self) -> Sequence[Mapping[str, Any]]:
         """See :class:`Plane`."""
-        return self.gateway.recent_requests()
+        return await self.slices.run(self.gateway.recent_requests())
 
     async def described(self) -> Sequence[str]:
         """See :class:`Plane`."""

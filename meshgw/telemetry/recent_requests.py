@@ -7,7 +7,7 @@ place in the ring. Methods, paths and statuses are our addition to Linkerd's col
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -85,9 +85,10 @@ class RecentRequests:
         if spans:
             self._kept.append(spans)
 
-    def rows(self) -> list[Mapping[str, Any]]:
-        """What is kept now, the newest first."""
-        return [request_row(spans) for spans in reversed(self._kept)]
+    def rows(self) -> Iterator[Mapping[str, Any]]:
+        """What is kept now, the newest first; each row is made when it is asked for."""
+        for spans in list(reversed(self._kept)):
+            yield request_row(spans)
 
 
 def build_recent_requests(config: RecentRequestsConfig, runtime: Runtime) -> RecentRequests:

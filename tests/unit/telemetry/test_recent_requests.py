@@ -70,7 +70,7 @@ def test_it_only_looks_on() -> None:
 def test_nothing_recorded_is_no_row() -> None:
     kept = RecentRequests(1.0, 10)
     kept.record(())
-    assert kept.rows() == []
+    assert list(kept.rows()) == []
 
 
 @pytest.mark.parametrize("most", [2, 10])
