@@ -6,17 +6,19 @@ Source: linkerd-config spec 2.3. Each puts together what the processes of a gate
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from typing import Any, Final
 
 import attrs
 
-from meshgw.admin.api import Answer, GatewayView, Query, json_answer
+from meshgw.admin.api import JSON, Answer, GatewayView, Query, json_answer
+from meshgw.core.slices import Slices, Work, collected
 from meshgw.telemetry.pprof import encode_profile
 from meshgw.telemetry.stacks import FASTEST_HZ, LONGEST_SECONDS, collapsed
 
@@ -122,8 +124,8 @@ def _within(text: str | None, default: float, most: float) -> float | None:
 class AddressesView:
     """``/admin/addresses.json``: where each service's requests go now, and how every endpoint is, for scripts that wait for a change."""
 
-    def __init__(self, view: GatewayView) -> None:
-        self._view = view
+    def __init__(self, view: GatewayView, slices: Slices) -> None:
+        self._view, self._slices = view, slices
 
     async def __call__(self, query: Query) -> Answer:
         """All services that are bound, or those of ``router`` and the one named ``service``; 404 where nothing has been bound."""
@@ -131,16 +133,27 @@ class AddressesView:
         if router is not None and router not in self._view.routers:
             return json_answer({"error": f"there is no router {router!r}", "routers": list(self._view.routers)}, 404)
         answers = await self._view.diagnose("addresses", [router, service])
-        services = joined_addresses({name: answer for name, answer in answers.items() if not isinstance(answer, Mapping)})
+        told = {name: answer for name, answer in answers.items() if not isinstance(answer, Mapping)}
+        services = await self._slices.run(joined_addresses(told))
         failed = {name: answer["error"] for name, answer in answers.items() if isinstance(answer, Mapping)}
         content: dict[str, Any] = {"services": services} | ({"unanswered": failed} if failed else {})
         if service is not None and not services and not failed:
             content["error"] = f"no request has asked for {service} yet, or not lately; /delegator.json tells where it would go"
             return json_answer(content, 404)
-        return json_answer(content)
+        return Answer(await self._slices.run(collected(_pieces(content))), JSON)
 
 
-def joined_addresses(answers: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def _pieces(content: Mapping[str, Any]) -> Iterator[bytes]:
+    """The answer in JSON, a service at a time."""
+    before = b'{"services": ['
+    for service in content["services"]:
+        yield before + json.dumps(service).encode()
+        before = b", "
+    rest = json.dumps({name: value for name, value in content.items() if name != "services"})[1:].encode()
+    yield (b"" if content["services"] else before) + (b"]}" if rest == b"}" else b"], " + rest)
+
+
+def joined_addresses(answers: Mapping[str, list[dict[str, Any]]]) -> Work[list[dict[str, Any]]]:
     """The services of several processes: each once, with each of its clients once, and each address as the processes see it."""
     services: dict[tuple[Any, ...], dict[str, Any]] = {}
     for process, answer in answers.items():
@@ -149,6 +162,7 @@ def joined_addresses(answers: Mapping[str, list[dict[str, Any]]]) -> list[dict[s
             service = services.setdefault(key, {name: value for name, value in one.items() if name != "clients"} | {"clients": {}})
             for client in one["clients"]:
                 _join_client(service["clients"], client, process)
+            yield
     shown = sorted(services.values(), key=lambda service: (service["router"], service["service"], service.get("dtab", "")))
     for service in shown:
         service["clients"] = [client | {"addresses": list(client["addresses"].values())} for client in service["clients"].values()]

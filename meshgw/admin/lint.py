@@ -14,6 +14,7 @@ import attrs
 
 from meshgw.admin.api import Answer, GatewayView, Query, json_answer
 from meshgw.config.models import AdminConfig, Config
+from meshgw.core.slices import Slices, Work
 from meshgw.telemetry.metrics import Snapshot
 
 MOST_ISSUES = 50
@@ -162,8 +163,8 @@ RULES = (
 )
 
 
-def results(facts: Facts, rules: Sequence[Rule] = RULES) -> dict[str, Any]:
-    """The outcome of all rules as JSON data."""
+def results(facts: Facts, rules: Sequence[Rule] = RULES) -> Work[dict[str, Any]]:
+    """The outcome of all rules as JSON data, a rule at a time."""
     failed, good, count = [], [], 0
     for rule in rules:
         issues = list(rule.issues(facts))
@@ -173,6 +174,7 @@ def results(facts: Facts, rules: Sequence[Rule] = RULES) -> dict[str, Any]:
             failed.append(entry | {"issues": issues[:MOST_ISSUES]})
         else:
             good.append(entry)
+        yield
     metadata = {"num_rules": len(rules), "num_issues": count}
     return {"lint_results": {"metadata": metadata, "failed_rules": failed, "ok_rules": good}}
 
@@ -180,16 +182,16 @@ def results(facts: Facts, rules: Sequence[Rule] = RULES) -> dict[str, Any]:
 class LintViews:
     """``/admin/lint`` to read and ``/admin/lint.json``."""
 
-    def __init__(self, view: GatewayView) -> None:
-        self._view = view
+    def __init__(self, view: GatewayView, slices: Slices) -> None:
+        self._view, self._slices = view, slices
 
     async def json(self, query: Query) -> Answer:
         """The results."""
-        return json_answer(results(await self._facts()))
+        return json_answer(await self._slices.run(results(await self._facts())))
 
     async def text(self, query: Query) -> Answer:
         """The same to read."""
-        found = results(await self._facts())["lint_results"]
+        found = (await self._slices.run(results(await self._facts())))["lint_results"]
         lines = [f"{found['metadata']['num_issues']} issues by {found['metadata']['num_rules']} rules\n"]
         for rule in found["failed_rules"]:
             lines.append(f"\n{rule['category']}: {rule['id']}\n")

@@ -31,6 +31,7 @@ from meshgw.admin.requests import RequestsView
 from meshgw.admin.security import AdminSecurity, rebinding, refusal
 from meshgw.config.models import AdminConfig
 from meshgw.core.logger import make_logger
+from meshgw.core.slices import Slices
 from meshgw.errors import MeshError
 
 MAX_BODY = 1 << 20
@@ -307,7 +308,7 @@ def _routes(view: GatewayView, reactor: IReactorTime) -> dict[str, Route]:
         "/delegator.json": Route(api.DelegatorView(view), both),
         "/admin/tracing": Route(api.TracingView(view), both, ("POST",)),
         "/logging.json": Route(api.LoggingView(view), both, ("POST",)),
-        **_diagnostics(view),
+        **_diagnostics(view, Slices(reactor)),
     }
     if view.config.usage.enabled:
         routes["/admin/metrics/usage"] = Route(SmallViews(view).usage)
@@ -333,8 +334,8 @@ def _routes(view: GatewayView, reactor: IReactorTime) -> dict[str, Route]:
     return {**{path: Route(file) for path, file in dashboard.files().items()}, **routes}  # the lists above are without the files
 
 
-def _diagnostics(view: GatewayView) -> dict[str, Route]:
-    ready, threads, lint = ReadyViews(view), ThreadViews(view), LintViews(view)
+def _diagnostics(view: GatewayView, slices: Slices) -> dict[str, Route]:
+    ready, threads, lint = ReadyViews(view), ThreadViews(view), LintViews(view, slices)
     return {
         "/admin/ready": Route(ready.text, is_open=True),
         "/admin/ready.json": Route(ready.json),
@@ -342,7 +343,7 @@ def _diagnostics(view: GatewayView) -> dict[str, Route]:
         "/admin/threads.json": Route(threads.json),
         "/admin/contention": Route(threads.contention),
         "/admin/pprof/profile": Route(ProfileView(view, wall_clock)),
-        "/admin/addresses.json": Route(AddressesView(view)),
+        "/admin/addresses.json": Route(AddressesView(view, slices)),
         "/admin/registry.json": Route(RegistryView(view)),
         "/admin/announcer": Route(SmallViews(view).announcer),
         "/admin/lint": Route(lint.text),

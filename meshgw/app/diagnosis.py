@@ -20,6 +20,7 @@ from meshgw.app.gateway import Gateway
 from meshgw.app.request_router import RequestRouter
 from meshgw.app.router import Choice
 from meshgw.bind.route import Phase, Route
+from meshgw.core.slices import Slices, Work
 from meshgw.telemetry.stacks import FASTEST_HZ, LONGEST_SECONDS, sample, threads
 from meshgw.telemetry.stalls import Stalls
 
@@ -38,8 +39,8 @@ DESCRIPTORS_SHARE: Final = 0.8
 class Diagnosis:
     """Answers for this process; ``gateway`` is None in a master, which serves nothing itself."""
 
-    def __init__(self, reactor: Any, gateway: Gateway | None, stalls: Stalls) -> None:
-        self._reactor, self._gateway, self._stalls = reactor, gateway, stalls
+    def __init__(self, reactor: Any, gateway: Gateway | None, stalls: Stalls, slices: Slices) -> None:
+        self._reactor, self._gateway, self._stalls, self._slices = reactor, gateway, stalls, slices
         self._profiling: threading.Event | None = None
 
     async def answer(self, word: str, argument: Any = None) -> Any:
@@ -54,7 +55,7 @@ class Diagnosis:
             case "ready":
                 return self._ready()
             case "addresses":
-                return list(self._addresses(*argument))
+                return await self._slices.run(self._addresses(*argument))
             case "stacks":
                 return {label: _stacks(router) for label, router in self._routers().items()}
         raise Relayed(code=501, text=f"{word!r} is not a question that this process knows")
@@ -104,12 +105,15 @@ class Diagnosis:
 
     # --- addresses
 
-    def _addresses(self, router: str | None, service: str | None) -> Iterator[dict[str, Any]]:
+    def _addresses(self, router: str | None, service: str | None) -> Work[list[dict[str, Any]]]:
+        found = []
         for label, one in self._routers().items():
-            if router in (None, label):
-                for route in one.caches.routes.values():
-                    if service in (None, route.name.show()):
-                        yield {"router": label, **_route(route)}
+            routes = list(one.caches.routes.values()) if router in (None, label) else []
+            for route in routes:
+                if service in (None, route.name.show()):
+                    found.append({"router": label, **_route(route)})
+                    yield
+        return found
 
 
 def _pending(router: RequestRouter) -> Iterator[str]:

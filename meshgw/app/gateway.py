@@ -303,9 +303,14 @@ class Gateway(MultiService):
                 names.update(path.show() for path in enumerate_names())
         return sorted(names)
 
-    def client_state(self) -> dict[str, Any]:
-        """The clients of all routers with their addresses."""
-        return {client.label: client.state() for router in self.routers.values() for client in router.caches.clients()}
+    def client_state(self) -> Work[dict[str, Any]]:
+        """The clients of all routers with their addresses, little by little: there may be thousands of endpoints."""
+        found: dict[str, Any] = {}
+        for router in self.routers.values():
+            for client in router.caches.clients():
+                found[client.label] = client.state()
+                yield
+        return found
 
     def recent_requests(self) -> Work[list[Mapping[str, Any]]]:
         """The work of telling the latest traced requests, where a telemeter keeps them."""

@@ -72,7 +72,7 @@ class MeshService(MultiService):
         self._reloads, self._refusals = self.metrics.counter("reload", "success"), self.metrics.counter("reload", "failures")
         self._tracing = TracingSwitch()
         self._stalls = Stalls(self._reactor)
-        self._diagnosis = Diagnosis(self._reactor, None, self._stalls)
+        self._diagnosis = Diagnosis(self._reactor, None, self._stalls, self._slices)
         self._sockets = Sockets({}, {})
         self._announcements = Announcements(self._make_runtime(), LocalAddresses(self._reactor))
         self._admin: AdminService | None = None

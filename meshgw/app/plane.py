@@ -99,7 +99,7 @@ class LocalPlane:
     def __init__(self, gateway: Gateway, levels: LogLevels, reactor: Any) -> None:
         self.gateway, self._levels = gateway, levels
         self.slices = Slices(reactor)
-        self.diagnosis = Diagnosis(reactor, gateway, gateway.stalls)
+        self.diagnosis = Diagnosis(reactor, gateway, gateway.stalls, self.slices)
         interpreters = {label: router.interpreter for label, router in gateway.routers.items()}
         self._delegations = Delegations(interpreters, gateway.names.plain, delegation_to_json, reactor)
 
@@ -113,7 +113,7 @@ class LocalPlane:
 
     async def client_state(self) -> Mapping[str, Any]:
         """See :class:`Plane`."""
-        return self.gateway.client_state()
+        return await self.slices.run(self.gateway.client_state())
 
     async def recent_requests(self) -> Sequence[Mapping[str, Any]]:
         """See :class:`Plane`."""

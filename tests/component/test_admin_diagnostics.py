@@ -9,6 +9,7 @@ import pytest
 
 from fakes.admin import Browser, Gateway
 from meshgw.admin.diagnostics import harmless, joined_addresses
+from meshgw.core.slices import finished
 
 STALLS = {"longestMs": 12.5, "longestSecondsAgo": 3.0, "lastMinuteMs": 1.0}
 READS = {
@@ -112,12 +113,11 @@ def service(*clients: dict[str, Any], name: str = "/svc/web") -> dict[str, Any]:
 
 
 def test_addresses_of_several_processes_are_shown_once_with_the_state_in_each() -> None:
-    found = joined_addresses(
-        {
-            "a": [service(client(endpoint("127.0.0.1:1", status="open"), endpoint("127.0.0.1:2", status="busy")))],
-            "b": [service(name="/svc/other"), service(client(endpoint("127.0.0.1:1", status="closed")))],
-        }
-    )
+    answers = {
+        "a": [service(client(endpoint("127.0.0.1:1", status="open"), endpoint("127.0.0.1:2", status="busy")))],
+        "b": [service(name="/svc/other"), service(client(endpoint("127.0.0.1:1", status="closed")))],
+    }
+    found = finished(joined_addresses(answers))
     assert [one["service"] for one in found] == ["/svc/other", "/svc/web"]
     (shown,) = found[1]["clients"]
     assert shown["addresses"] == [

@@ -10,6 +10,7 @@ import pytest
 from meshgw.admin.lint import MOST_ISSUES, RULES, Facts, results
 from meshgw.config.models import AdminAuthentication, AdminConfig, Config
 from meshgw.config.tls import ServerTls
+from meshgw.core.slices import finished
 from meshgw.telemetry.metrics import Snapshot
 
 TOKENS = AdminAuthentication(operator_token_file="token")
@@ -27,7 +28,7 @@ WELL = Facts(
 
 
 def issues(**changes: Any) -> dict[str, list[str]]:
-    found = results(attrs.evolve(WELL, **changes))["lint_results"]
+    found = finished(results(attrs.evolve(WELL, **changes)))["lint_results"]
     return {rule["id"]: rule["issues"] for rule in found["failed_rules"]}
 
 
@@ -44,7 +45,7 @@ def busy(*causes: str) -> dict[str, Any]:
 
 
 def test_a_gateway_that_is_as_it_should_be_has_no_issues() -> None:
-    found = results(WELL)["lint_results"]
+    found = finished(results(WELL))["lint_results"]
     assert found["failed_rules"] == [] and found["metadata"] == {"num_rules": len(RULES), "num_issues": 0}
     assert [rule["id"] for rule in found["ok_rules"]] == [rule.id for rule in RULES]
 
@@ -88,7 +89,7 @@ def test_a_client_with_one_good_endpoint_or_none_at_all_is_no_issue() -> None:
 
 
 def test_issues_of_a_rule_are_bounded_and_all_counted() -> None:
-    found = results(attrs.evolve(WELL, remarks=[str(number) for number in range(200)]))["lint_results"]
+    found = finished(results(attrs.evolve(WELL, remarks=[str(number) for number in range(200)])))["lint_results"]
     assert len(found["failed_rules"][0]["issues"]) == MOST_ISSUES and found["metadata"]["num_issues"] == 200
 
 
