@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 import pytest
 
-from meshgw.admin.lint import MOST_ISSUES, RULES, Facts, results
+from meshgw.admin.lint import MOST_ISSUES, RULES, Facts, interesting, results
 from meshgw.config.models import AdminAuthentication, AdminConfig, Config
 from meshgw.config.tls import ServerTls
 from meshgw.core.slices import finished
@@ -19,7 +19,7 @@ EXPORTER: Any = object()
 WELL = Facts(
     config=Config(routers=(), telemetry=(EXPORTER,)),
     remarks=[],
-    snapshot=Snapshot(),
+    counted={},
     clients={"/#/web": {"state": "bound", "endpoints": [{"status": "open"}]}},
     loggers=[("meshgw", "INFO"), ("root", "INFO")],
     found=[],
@@ -36,8 +36,9 @@ def admin(**block: Any) -> Config:
     return Config(routers=(), telemetry=(EXPORTER,), admin=AdminConfig(ip="0.0.0.0", **block))
 
 
-def counted(*names: str) -> Snapshot:
-    return Snapshot(counters={names: 3})
+def counted(*names: str) -> dict[tuple[str, ...], int]:
+    others: dict[tuple[str, ...], int] = {("rt", "web", str(number)): number for number in range(3000)}
+    return finished(interesting(Snapshot(counters=others | {("rt", "a", "access_log", "lost"): 0, names: 3})))
 
 
 def busy(*causes: str) -> dict[str, Any]:
@@ -63,10 +64,11 @@ def test_a_gateway_that_is_as_it_should_be_has_no_issues() -> None:
         ("stale-discovery", {"clients": {"/#/web": {"state": "bound", "stale": "refused"}}}, "refused"),
         ("stale-discovery", {"clients": {"/#/web": {"state": "Failed: 403"}}}, "Failed: 403"),
         ("no-endpoint", {"clients": busy("accrual")}, "accrual"),
-        ("metrics-dropped", {"snapshot": counted("metrics", "dropped")}, "3 metrics"),
-        ("bindings", {"snapshot": counted("rt", "web", "bindcache", "path", "oneshots")}, "router web: 3"),
-        ("faults", {"snapshot": counted("rt", "web", "service", "svc/a", "faults", "aborts")}, "web svc/a: 3"),
-        ("worker-restarts", {"snapshot": counted("workers", "restarts")}, "3 times"),
+        ("metrics-dropped", {"counted": counted("metrics", "dropped")}, "3 metrics"),
+        ("access-log", {"counted": counted("rt", "web", "access_log", "lost")}, "router web: 3 lines"),
+        ("bindings", {"counted": counted("rt", "web", "bindcache", "path", "oneshots")}, "router web: 3"),
+        ("faults", {"counted": counted("rt", "web", "service", "svc/a", "faults", "aborts")}, "web svc/a: 3"),
+        ("worker-restarts", {"counted": counted("workers", "restarts")}, "3 times"),
         ("unanswered", {"unanswered": {"shared-1": "too slow"}}, "shared-1"),
         ("stalls", {"found": [("stalls", "300 ms")]}, "300 ms"),
         ("descriptors", {"found": [("descriptors", "9 of 10")]}, "9 of 10"),
