@@ -47,8 +47,18 @@ class DiagnosticTrace:
         self._addresses, self._pick, self._resolution = addresses, pick, resolution
 
     def on_request(self, ex: Exchange) -> Reply | None:
-        """Answer a request that goes no further."""
-        return self._limited(ex) if ex.method == b"TRACE" else None
+        """Answer a request that goes no further. This hook alone is there for all requests; others cost no more than it does."""
+        return self._trace(ex) if ex.method == b"TRACE" else None
+
+    def _trace(self, ex: Exchange) -> Reply | None:
+        reply = self._limited(ex)
+        if reply is None and _is_wanted(ex):
+            caller = ex.caller
+            if isinstance(caller, Addition):
+                caller.make = self._behind  # another attempt may be on another client
+            else:
+                ex.caller = Addition(caller, self._behind)
+        return reply
 
     def _limited(self, ex: Exchange) -> Reply | None:
         notes = ex.notes = {} if ex.notes is None else ex.notes
@@ -68,11 +78,12 @@ class DiagnosticTrace:
         ex.headers.replace(_MAX_FORWARDS, b"%d" % (left - 1))
         return None
 
-    def on_response(self, ex: Exchange) -> None:
-        """Prepare for the end of the answer."""
-        if ex.method == b"TRACE" and _is_wanted(ex) and ex.status not in _WITHOUT_BODY and ex.response.get(b"content-encoding") is None:
-            text = "\n" + self._context(ex, ex.node.address.show())
-            ex.caller = Addition(ex, text.encode())
+    def _behind(self, ex: Exchange) -> bytes:
+        """What comes behind an answer: nothing, where it was made here or is not readable text."""
+        response = ex.response
+        if ex.error is not None or ex.status in _WITHOUT_BODY or response.get(b"content-encoding") is not None:
+            return b""
+        return b"\n" + self._context(ex, ex.node.address.show()).encode()
 
     def _context(self, ex: Exchange, selected: str) -> str:
         lines = [
@@ -92,25 +103,25 @@ class DiagnosticTrace:
 class Addition:
     """Stands between an answer and the caller, and puts a text behind its body (:class:`meshgw.core.exchange.Caller`)."""
 
-    def __init__(self, ex: Exchange, text: bytes) -> None:
-        """Make the answer's head in ``ex`` tell of the text, too."""
-        self._ex, self._caller, self._text = ex, ex.caller, text
-        if ex.response_length >= 0:
-            ex.response_length += len(text)
-            if b"content-length" in ex.response.seen:
-                ex.response.replace(b"content-length", b"%d" % ex.response_length)
-        self._length = ex.response_length
+    def __init__(self, caller: Caller, make: Callable[[Exchange], bytes]) -> None:
+        """``make`` gives what is to be put behind an answer whose head is there."""
+        self._caller, self.make, self._text = caller, make, b""
+        self._ex: Exchange | None = None
 
-    def _leave(self) -> Caller:
-        self._ex.caller = self._caller
+    def _leave(self, ex: Exchange | None) -> Caller:
+        if ex is not None:
+            ex.caller = self._caller
         return self._caller
 
     def respond(self, ex: Exchange, body: bytes, done: bool) -> None:
-        """See the protocol. An answer that somebody has put in the place of the endpoint's stays as it is."""
-        if ex.response_length != self._length:
-            self._leave().respond(ex, body, done)
-        elif done:
-            self._leave().respond(ex, body + self._text, done)
+        """See the protocol; the head tells of the text, too."""
+        self._ex, self._text = ex, self.make(ex)
+        if ex.response_length >= 0:
+            ex.response_length += len(self._text)
+            if b"content-length" in ex.response.seen:
+                ex.response.replace(b"content-length", b"%d" % ex.response_length)
+        if done:
+            self._leave(ex).respond(ex, body + self._text, done)
         else:
             self._caller.respond(ex, body, done)
 
@@ -124,17 +135,18 @@ class Addition:
 
     def send_end(self, trailers: list[bytes]) -> None:
         """See the protocol."""
-        caller = self._leave()
-        caller.send_body(self._text)
+        caller = self._leave(self._ex)
+        if self._text:
+            caller.send_body(self._text)
         caller.send_end(trailers)
 
     def cut(self) -> None:
         """See the protocol."""
-        self._leave().cut()
+        self._leave(self._ex).cut()
 
     def tunnel(self, ex: Exchange, peer: Upstream, data: bytes) -> None:
         """See the protocol."""
-        self._leave().tunnel(ex, peer, data)
+        self._leave(ex).tunnel(ex, peer, data)
 
     def resume_body(self) -> None:
         """See the protocol."""

@@ -43,6 +43,7 @@ _PHASES: Final[Sequence[tuple[tuple[type[MeshError], ...], str]]] = (
     ((AnswerError, RequestTimeout, DeadlineExceeded), "Service"),
 )
 _GRPC_STATUS: Final = b"grpc-status"
+_H2: Final = b"2"
 
 
 @attrs.frozen(kw_only=True)
@@ -233,11 +234,12 @@ class Recording:
         kind = response.get(b"content-type")
         if kind is not None:
             tags["http.rsp.content-type"] = _text(kind)
-        status = response.get(_GRPC_STATUS)
-        if status is None:
-            status = Headers(self._trailers or ex.answer_trailers or []).get(_GRPC_STATUS)
-        if status is not None:
-            tags["grpc.status"] = _text(status)
+        if ex.version == _H2:  # calls of gRPC come over nothing else
+            status = response.get(_GRPC_STATUS)
+            if status is None:
+                status = Headers(self._trailers or ex.answer_trailers or []).get(_GRPC_STATUS)
+            if status is not None:
+                tags["grpc.status"] = _text(status)
 
 
 def _request_tags(ex: Exchange) -> dict[str, str]:
@@ -248,12 +250,14 @@ def _request_tags(ex: Exchange) -> dict[str, str]:
         "http.req.host": _text(ex.host or b""),
         "http.req.version": f"HTTP/{ex.version.decode('latin-1')}",
     }
-    if ex.length > 0:
-        tags["http.req.content-length"] = str(ex.length)
-    for name, tag in ((b"content-type", "http.req.content-type"), (b"transfer-encoding", "http.req.transfer-encoding")):
-        value = headers.get(name)
-        if value is not None:
-            tags[tag] = _text(value)
+    if ex.length:  # fields of a body; looking for one means to go through all lines
+        if ex.length > 0:
+            tags["http.req.content-length"] = str(ex.length)
+        kind, coding = headers.get(b"content-type"), headers.seen.get(b"transfer-encoding")
+        if kind is not None:
+            tags["http.req.content-type"] = _text(kind)
+        if coding is not None:
+            tags["http.req.transfer-encoding"] = _text(coding)
     return tags
 
 
