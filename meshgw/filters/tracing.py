@@ -55,11 +55,12 @@ class ServerTracing:
 
     def on_request(self, ex: Exchange) -> None:
         """Ask the tracers."""
-        trace = ex.trace
-        if trace is None or not self._switch.enabled:
+        trace = ex.trace if self._switch.enabled else None
+        if trace is None:
             return
         takers = self._sampler.takers(trace)
-        ex.trace = trace  # from now on what is told is what was decided
+        if takers or trace.flags:
+            ex.trace = trace  # from now on what is told is what was decided
         if takers:
             ex.recording = Recording(self._setting, ex, trace, takers)
 

@@ -9,6 +9,7 @@ import pytest
 from fakes.answers import FAILED, pass_time
 from fakes.tracers import FakeTracer
 from h2_dialogue import ANSWER, H2Mesh, called, trailers
+from meshgw.core.address import Address, Replicas
 from meshgw.filters.recording import LONGEST_ERROR, LONGEST_TAG, MOST_ATTEMPTS
 from meshgw.naming.path import Path
 from meshgw.naming.tree import NEG
@@ -216,6 +217,43 @@ def test_the_spans_of_a_request_that_is_tried_for_ever_are_bounded() -> None:
         server, *clients = only(tracer)
         assert len(clients) == MOST_ATTEMPTS
         assert server.tags["meshgw.attempts.omitted"] == "3"
+
+
+def test_waiting_on_a_name_that_leads_elsewhere_meanwhile_is_no_attempt() -> None:
+    tracer = FakeTracer()
+    with Mesh(tracers=[tracer]) as mesh:
+        name = Path.of("svc", "web")
+        mesh.names.tree(name).set(mesh.names.leaf("/#/old"))
+        caller, service = mesh.caller().get(), mesh.service()
+        mesh.until(lambda: any(client.waiters for client in mesh.router.caches.clients()))
+        mesh.names.addr("/#/new").set(Replicas((Address("127.0.0.1", service.port),)))
+        mesh.names.tree(name).set(mesh.names.leaf("/#/new"))
+        upstream = service.accept()
+        upstream.expect(b"\r\n\r\n")
+        upstream.send(OK)
+        caller.expect(b"ok")
+        _, client = only(tracer)
+        assert (client.tags["client"], client.tags["meshgw.attempt"]) == ("/#/new", "1")
+        assert "meshgw.attempt.cause" not in client.tags
+        assert client.trace.span == told(upstream).span
+
+
+def test_a_tunnel_is_traced_to_its_end() -> None:
+    tracer = FakeTracer()
+    with Mesh(tracers=[tracer]) as mesh:
+        upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+        caller, upstream, _ = asked(mesh, b"GET /chat HTTP/1.1\r\nHost: web\r\n" + upgrade + b"\r\n")
+        upstream.send(b"HTTP/1.1 101 Switching Protocols\r\n" + upgrade + b"\r\n")
+        caller.expect(b"\r\n\r\n")
+        pass_time(mesh, 2.0, step=0.5)
+        assert not tracer.requests
+        caller.close()
+        upstream.expect_end()
+        upstream.close()
+        mesh.until(lambda: tracer.requests)
+        server, client = only(tracer)
+        assert (server.tags["http.rsp.status"], client.tags["http.rsp.status"]) == ("101", "101")
+        assert server.duration == pytest.approx(2.0)
 
 
 # --- errors
