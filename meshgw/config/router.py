@@ -56,7 +56,9 @@ class ServerConfig:
     label: str | None = option(
         default=None, doc="Accepted as in Linkerd, where it names nothing: the metrics scope is `server/<ip>/<port>`."
     )
-    clear_context: bool = option(default=False, doc="Remove all `l5d-*` headers of the caller, and of the answer to it.")
+    clear_context: bool = option(
+        default=False, doc="Remove all `l5d-*` headers of the caller and what it says of traces, and `l5d-*` of the answer."
+    )
     max_concurrent_requests: int | None = option(
         default=None,
         doc="Most requests served at once; one more is answered 503 at once, with a nack that callers may send again elsewhere.",

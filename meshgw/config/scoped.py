@@ -188,8 +188,8 @@ class ClientSettings:
     tls: ClientTls | None = option(default=None, doc="TLS to services.", effective="off", notice=client_tls_notice)
     strip_context: bool | None = option(
         default=None,
-        doc="Send nothing of the mesh's inside: no `l5d-*`, `X-Forwarded-*`, `Forwarded` or `X-Real-IP`, and no Via but this hop's; and "
-        "believe no `l5d-*` of the answer (meshgw's own option).",
+        doc="Send nothing of the mesh's inside: no `l5d-*`, `X-Forwarded-*`, `Forwarded` or `X-Real-IP`, no traces, and no Via but this "
+        "hop's; and believe no `l5d-*` of the answer (meshgw's own option).",
         effective=False,
     )
     tunnels: str | None = option(
