@@ -25,12 +25,13 @@ VERBOSE = frozenset({"ALL", "TRACE", "DEBUG"})
 
 @attrs.frozen(kw_only=True)
 class Facts:
-    """What the rules look at. ``counted`` are the counters above 0 that may be of interest. ``found`` are pairs of rule and sentence that processes gave; ``unanswered`` those that gave none."""
+    """What the rules look at. ``counted`` are the counters above 0 that may be of interest, ``found`` pairs of rule and sentence that
+    processes gave, ``unanswered`` says which gave none, and why.
+    """
 
     config: Config
     remarks: Sequence[str]
     counted: Mapping[tuple[str, ...], int]
-    clients: Mapping[str, Any]
     loggers: Sequence[tuple[str, str]]
     found: Sequence[tuple[str, str]]
     unanswered: Mapping[str, str]
@@ -70,21 +71,6 @@ def _no_exporter(facts: Facts) -> Iterator[str]:
 
 def _remarks(facts: Facts) -> Iterator[str]:
     yield from facts.remarks
-
-
-def _stale(facts: Facts) -> Iterator[str]:
-    for name, state in facts.clients.items():
-        if "stale" in state:
-            yield f"the addresses of {name} may be outdated: {state['stale']}"
-        elif state["state"].startswith("Failed"):
-            yield f"the addresses of {name} are not known: {state['state']}"
-
-
-def _no_endpoints(facts: Facts) -> Iterator[str]:
-    for name, state in facts.clients.items():
-        endpoints = [endpoint for endpoint in state.get("endpoints", ()) if endpoint.get("status") != "closed"]
-        if endpoints and all(endpoint.get("busyFor") for endpoint in endpoints):
-            yield f"every endpoint of {name} is avoided: {', '.join(sorted({why for one in endpoints for why in one['busyFor']}))}"
 
 
 def _counted(path: Sequence[str], text: str) -> Callable[[Facts], Iterator[str]]:
@@ -135,8 +121,8 @@ RULES = (
     Rule(id="configuration", category="Configuration", description="The configuration has no remarks.", issues=_remarks),
     Rule(id="no-telemetry", category="Configuration", description="Metrics or traces are collected.", issues=_no_exporter),
     Rule(id="verbose-logging", category="Configuration", description="No logger is left at a verbose level.", issues=_verbose),
-    Rule(id="stale-discovery", category="Discovery", description="Addresses are up to date.", issues=_stale),
-    Rule(id="no-endpoint", category="Discovery", description="Every client has an endpoint to send to.", issues=_no_endpoints),
+    Rule(id="stale-discovery", category="Discovery", description="Addresses are up to date.", issues=_found("stale-discovery")),
+    Rule(id="no-endpoint", category="Discovery", description="Every client has an endpoint to send to.", issues=_found("no-endpoint")),
     Rule(
         id="metrics-dropped",
         category="Telemetry",
@@ -223,7 +209,6 @@ class LintViews:
             config=view.config,
             remarks=view.remarks,
             counted=await self._slices.run(interesting(await view.snapshot())),
-            clients=await view.client_state(),
             loggers=await view.loggers(),
             found=list(dict.fromkeys(found)),
             unanswered=failed,

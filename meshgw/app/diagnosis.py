@@ -16,6 +16,7 @@ from typing import Any, Final
 from twisted.internet.threads import deferToThreadPool
 
 from meshgw.admin.errors import ProfileUnderWay, Relayed
+from meshgw.app.client import BoundClient
 from meshgw.app.gateway import Gateway
 from meshgw.app.request_router import RequestRouter
 from meshgw.app.router import Choice
@@ -29,6 +30,7 @@ OF_PROCESSES: Final = frozenset({"threads", "profile", "problems"})
 """Those that a master answers for itself, too."""
 MOST_WAITING: Final = 100
 """Names that requests wait for which are told of."""
+MOST_PROBLEMS: Final = 1000
 EXPIRES_DAYS: Final = 14
 """A certificate that ends in this time is a problem: renewals are due well before."""
 STALL_SECONDS: Final = 0.25
@@ -51,7 +53,7 @@ class Diagnosis:
             case "profile":
                 return await self._profile(*argument)
             case "problems":
-                return self._problems()
+                return await self._slices.run(self._problems())
             case "ready":
                 return self._ready()
             case "addresses":
@@ -76,11 +78,15 @@ class Diagnosis:
 
     # --- what is wrong
 
-    def _problems(self) -> list[list[str]]:
+    def _problems(self) -> Work[list[list[str]]]:
         """Pairs of a rule's id (``admin.lint``) and a sentence."""
         found: list[list[str]] = []
         for label, router in self._routers().items():
             found += [["certificates", f"router {label}: {text}"] for text in expiring(router.certificates(), datetime.now(UTC))]
+            for client in router.caches.clients():
+                if len(found) < MOST_PROBLEMS:
+                    found += _client_problems(client)
+                yield
         recent = self._stalls.recent
         if recent >= STALL_SECONDS:
             found.append(["stalls", f"the reactor was kept from its work for {recent * 1000:.0f} ms in the last minute"])
@@ -140,6 +146,17 @@ def _waiting(router: RequestRouter) -> Iterator[str]:
 
 def _for(waiting_for: str) -> str:
     return f": waiting for {waiting_for}" if waiting_for else ""
+
+
+def _client_problems(client: BoundClient) -> Iterator[list[str]]:
+    if client.error is not None:
+        yield ["stale-discovery", f"the addresses of {client.label} are not known: {client.error}"]
+    elif client.stale is not None:
+        yield ["stale-discovery", f"the addresses of {client.label} may be outdated: {client.stale}"]
+    nodes = client.nodes.all()
+    if nodes and not any(node.is_available for node in nodes):
+        causes = sorted({cause for node in nodes for cause in node.holds})
+        yield ["no-endpoint", f"every endpoint of {client.label} is avoided: {', '.join(causes)}"]
 
 
 def _route(route: Route) -> dict[str, Any]:

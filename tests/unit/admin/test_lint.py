@@ -20,7 +20,6 @@ WELL = Facts(
     config=Config(routers=(), telemetry=(EXPORTER,)),
     remarks=[],
     counted={},
-    clients={"/#/web": {"state": "bound", "endpoints": [{"status": "open"}]}},
     loggers=[("meshgw", "INFO"), ("root", "INFO")],
     found=[],
     unanswered={},
@@ -41,10 +40,6 @@ def counted(*names: str) -> dict[tuple[str, ...], int]:
     return finished(interesting(Snapshot(counters=others | {("rt", "a", "access_log", "lost"): 0, names: 3})))
 
 
-def busy(*causes: str) -> dict[str, Any]:
-    return {"/#/web": {"state": "bound", "endpoints": [{"status": "busy", "busyFor": list(causes)}]}}
-
-
 def test_a_gateway_that_is_as_it_should_be_has_no_issues() -> None:
     found = finished(results(WELL))["lint_results"]
     assert found["failed_rules"] == [] and found["metadata"] == {"num_rules": len(RULES), "num_issues": 0}
@@ -61,9 +56,8 @@ def test_a_gateway_that_is_as_it_should_be_has_no_issues() -> None:
         ("no-telemetry", {"config": Config(routers=())}, "telemetry"),
         ("verbose-logging", {"loggers": [("meshgw.bind", "DEBUG"), ("root", "INFO")]}, "meshgw.bind"),
         ("verbose-logging", {"loggers": [("root", "TRACE")]}, "root"),
-        ("stale-discovery", {"clients": {"/#/web": {"state": "bound", "stale": "refused"}}}, "refused"),
-        ("stale-discovery", {"clients": {"/#/web": {"state": "Failed: 403"}}}, "Failed: 403"),
-        ("no-endpoint", {"clients": busy("accrual")}, "accrual"),
+        ("stale-discovery", {"found": [("stale-discovery", "refused")]}, "refused"),
+        ("no-endpoint", {"found": [("no-endpoint", "accrual")]}, "accrual"),
         ("metrics-dropped", {"counted": counted("metrics", "dropped")}, "3 metrics"),
         ("access-log", {"counted": counted("rt", "web", "access_log", "lost")}, "router web: 3 lines"),
         ("bindings", {"counted": counted("rt", "web", "bindcache", "path", "oneshots")}, "router web: 3"),
@@ -83,11 +77,6 @@ def test_a_rule_tells_what_it_finds(rule: str, changes: dict[str, Any], told: st
 @pytest.mark.parametrize("config", [admin(authentication=TOKENS, tls=TLS), admin(tls=attrs.evolve(TLS, require_client_auth=True))])
 def test_an_admin_server_that_asks_who_is_there_over_tls_is_well(config: Config) -> None:
     assert issues(config=config) == {}
-
-
-def test_a_client_with_one_good_endpoint_or_none_at_all_is_no_issue() -> None:
-    mixed = {"/#/web": {"state": "bound", "endpoints": [{"status": "busy", "busyFor": ["accrual"]}, {"status": "open"}]}}
-    assert issues(clients=mixed) == {} == issues(clients={"/#/web": {"state": "Neg", "endpoints": []}})
 
 
 def test_issues_of_a_rule_are_bounded_and_all_counted() -> None:
