@@ -280,9 +280,12 @@ class MeshService(MultiService):
 
     async def snapshot(self) -> Snapshot:
         """All metrics, merged over the processes."""
-        serving = await self._plane.snapshot()
-        leaving = [await self._slices.run(gateway.reading()) for gateway in list(self._leaving)]
-        return await self._slices.run(merging([serving, self.metrics.snapshot(), *leaving]))
+        while True:
+            plane, gateways = self._plane, list(self._leaving)
+            serving = await plane.snapshot()
+            leaving = [await self._slices.run(gateway.reading()) for gateway in gateways]
+            if plane is self._plane and gateways == list(self._leaving):  # else what somebody counted is missing, or there twice
+                return await self._slices.run(merging([serving, self.metrics.snapshot(), *leaving]))
 
     def shutdown(self, grace_seconds: float | None = None) -> None:
         """End the process gracefully, within ``grace_seconds`` or the configured time; asked again, that goes on as it is."""

@@ -214,12 +214,14 @@ class Supervisor:
         """The figures of all workers. For a worker that does not answer in time those count that it told last."""
 
         async def refresh(member: Member, channel: Channel) -> None:
+            before = member.snapshot
             try:
                 snapshot = await _snapshot(channel)
             except MeshError:
                 self._silent.incr()
                 return
-            if member.channel is channel:  # what an ended process had counted has been retired already
+            # what an ended process had counted has been retired already, and its farewell is newer than what it told piece by piece
+            if member.channel is channel and member.snapshot is before:
                 member.snapshot = snapshot
 
         await DeferredList([Deferred.fromCoroutine(refresh(*each)) for each in self._channels()])

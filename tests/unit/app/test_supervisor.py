@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 
 from fakes.workers import WorkerReactor, open_files, settings
 from meshgw.admin.errors import Relayed
+from meshgw.app import supervisor
 from meshgw.app.identify_site import Head
 from meshgw.app.member import END_MARGIN, SLOWEST
 from meshgw.app.sockets import Sockets, places
@@ -292,6 +293,31 @@ def test_what_a_worker_told_at_its_end_counts(master: Master) -> None:
         master.value(worker.channel.ask("farewell", counted(requests=6)))
         worker.end()
     assert master.total("requests") == 12
+
+
+def test_a_farewell_is_newer_than_what_a_worker_was_still_telling(master: Master) -> None:
+    master.begin(accepted(workers=2), is_first=True)
+    old, told = list(master.reactor.workers), Deferred[Any]()
+    old[0].answers["snapshot"] = _each(iter([{**counted(requests=3), "more": 1}, told]))
+    master.begin(accepted(workers=2))
+    got = master.ask(master.supervisor.snapshot())
+    for worker in old:
+        master.value(worker.channel.ask("farewell", counted(requests=6)))
+    told.callback({})
+    master.reactor.settle()
+    assert len(got) == 1
+    for worker in old:
+        worker.end()
+    assert master.total("requests") == 12
+
+
+def test_a_worker_that_goes_on_telling_for_ever_is_not_waited_for(master: Master, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "MOST_PIECES", 5)
+    master.begin(accepted(), is_first=True)
+    one, two = master.reactor.workers
+    one.answers["snapshot"], two.answers["snapshot"] = {**counted(requests=3), "more": 1}, counted(requests=4)
+    assert master.total("requests") == 4
+    assert master.count("workers", "unanswered") == 1
 
 
 def test_a_worker_that_does_not_answer_counts_with_what_it_told_last(master: Master) -> None:
