@@ -125,7 +125,7 @@ class BoundClient:
         state: dict[str, Any] = {
             "state": text,
             "addresses": [node.address.show() for node in nodes],
-            "endpoints": [node.endpoint.state() for node in nodes],
+            "endpoints": [node.endpoint.state() for node in (*nodes, *self.nodes.leaving())],
             "secondsSinceChange": round(self._clock() - self._changed_at, 3),
         }
         if self.stale is not None:
