@@ -22,6 +22,7 @@ from meshgw.admin.access import AccessView
 from meshgw.admin.api import Answer, GatewayView, Query, View
 from meshgw.admin.assets import is_current, packaged
 from meshgw.admin.authentication import CHALLENGES, Access, Authentication, authentication
+from meshgw.admin.delegator import DelegatorView
 from meshgw.admin.diagnostics import AddressesView, ProfileView, RegistryView, SmallViews, ThreadViews, wall_clock
 from meshgw.admin.errors import relayed
 from meshgw.admin.lint import LintViews
@@ -305,7 +306,7 @@ def _routes(view: GatewayView, reactor: IReactorTime) -> dict[str, Route]:
         "/client_state.json": Route(state.client_state),
         "/access.json": Route(AccessView(view)),
         "/requests.json": Route(RequestsView(view, reactor)),
-        "/delegator.json": Route(api.DelegatorView(view), both),
+        "/delegator.json": Route(DelegatorView(view), both),
         "/admin/tracing": Route(api.TracingView(view), both, ("POST",)),
         "/logging.json": Route(api.LoggingView(view), both, ("POST",)),
         **_diagnostics(view, Slices(reactor)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import attrs
 
 from meshgw.config.document import Chosen, option
+from meshgw.config.fields import element_of, fields_of, mapped_of
 from meshgw.config.loader import LoadResult, load
 from meshgw.config.models import Config
 from meshgw.config.plain import MASK, config_to_json
-from meshgw.kinds import Kind, Registry
+from meshgw.kinds import GROUPS, Kind, Registry
 
 Loaded = Callable[[str], LoadResult]
 
@@ -107,3 +109,33 @@ def test_shown_configuration_loads_again(loaded: Loaded, registry: Registry) -> 
     again = load(json.dumps(first), "again", registry).config
     assert again is not None
     assert config_to_json(again) == first
+
+
+# --- what every kind declares
+
+SUSPICIOUS = re.compile(r"password|passwd|secret|token|credential|auth$|api_?key|private", re.IGNORECASE)
+NOT_SECRET = re.compile(r"file$|path$|env_?var$|header$|_ms$|cert|prefix$", re.IGNORECASE)
+
+
+def classes(config: type[Any], seen: set[type[Any]]) -> None:
+    """Collect a configuration class and those of the blocks in it."""
+    if config in seen or not attrs.has(config):
+        return
+    seen.add(config)
+    for field in fields_of(config):
+        for kind in (field.type, element_of(field.type), mapped_of(field.type), *(field.option.variants or {}).values()):
+            if isinstance(kind, type) and attrs.has(kind) and kind is not Chosen and not hasattr(kind, "read"):
+                classes(kind, seen)
+
+
+def test_options_that_sound_like_secrets_are_declared_as_such(registry: Registry) -> None:
+    seen: set[type[Any]] = set()
+    classes(Config, seen)
+    for group in GROUPS:
+        for id in registry.known(group):
+            classes(registry.kind(group, id).config, seen)
+    assert len(seen) > 50
+    texts = [(config.__name__, field) for config in seen for field in fields_of(config) if field.type is str]
+    suspects = [(name, field) for name, field in texts if SUSPICIOUS.search(field.attribute) and not NOT_SECRET.search(field.attribute)]
+    assert [(name, field.name) for name, field in suspects if not field.option.secret] == []
+    assert any(field.option.secret for _, field in suspects)
