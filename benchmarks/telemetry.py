@@ -200,17 +200,19 @@ def parse(arguments: Sequence[str] | None) -> tuple[Plan, tuple[str, ...]]:
     """The command line; ends the program when it cannot be understood."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=tuple(PARTS), help="only this one")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=6.0, help="length of one run, whole seconds")
+    parser.add_argument("--rounds", type=int, help="interleaved rounds (default 5)")
+    parser.add_argument("--seconds", type=float, help="length of one run, whole seconds (default 6)")
     parser.add_argument("--services", type=int, default=SERVICES)
-    parser.add_argument("--quick", action="store_true", help="two rounds of 2 s, and no wait for the first minute of histograms")
+    parser.add_argument(
+        "--quick", action="store_true", help="2 rounds of 2 s unless told otherwise, and no wait for the first minute of histograms"
+    )
     parser.add_argument("--python", default=sys.executable, help="interpreter of the environment that meshgw runs in (default: this one)")
     parser.add_argument("--load-core", type=int, default=0, help="CPU of backend, generator and scraper (default 0)")
     parser.add_argument("--proxy-core", type=int, default=1, help="CPU of the gateways (default 1)")
     chosen = parser.parse_args(arguments)
     plan = Plan(
-        rounds=2 if chosen.quick else chosen.rounds,
-        seconds=2.0 if chosen.quick else chosen.seconds,
+        rounds=chosen.rounds or (2 if chosen.quick else 5),
+        seconds=chosen.seconds or (2.0 if chosen.quick else 6.0),
         services=chosen.services,
         python=chosen.python,
         load_core=chosen.load_core,

@@ -101,6 +101,8 @@ def _flat(lots: Iterator[list[_Value]], pretty: bool) -> Iterator[bytes]:
         if lot:
             yield ((before if is_first else comma) + comma.join(lot)).encode()
             is_first = False
+        else:
+            yield NOTHING_YET
     yield b"{}" if is_first else after.encode()
 
 

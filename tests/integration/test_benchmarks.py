@@ -49,3 +49,21 @@ def test_the_gateway_is_compared_with_nginx() -> None:
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert float(cells[1]) > 0, "CPU per request"
     assert "### Goals" in done.stdout
+
+
+def test_what_telemetry_costs_is_told_in_three_tables() -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    words = ["--quick", "--rounds", "1", "--seconds", "1", "--services", "5", "--load-core", str(cores[0]), "--proxy-core", str(cores[-1])]
+    argv = [sys.executable, str(ROOT / "benchmarks" / "telemetry.py"), *words]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines() if line.startswith("| ")]
+    scrapes = {row[0]: float(row[1].partition(" ")[0]) for row in rows if row[0] in ("Prometheus", "InfluxDB", "metrics.json")}
+    assert len(scrapes) == 3 and min(scrapes.values()) > 0
+    assert {row[0]: row[-1] for row in rows if row[0] in ("no scrape", "one each second", "off", "on")} == {
+        "no scrape": "0",
+        "one each second": "0",
+        "off": "0",
+        "on": "0",
+    }
+    assert "Zipkin was told of" in done.stdout
