@@ -241,8 +241,9 @@ class Exchange:
       passed; ``partial`` holds the end hooks to run at the last one when a filter stopped the exchange there. ``tally`` is set while it is
       counted as an ordinary one (``filters.stats.Tally``). ``root`` is the id of a trace that begins with this request, else 0;
       ``recording`` is set while its spans are recorded (:class:`Recording`).
-    - Attempts: ``queued`` is since when it waits for a connection, else 0. ``attempts`` counts requeues, ``retries`` retries, ``waits`` gives the backoffs to come. ``base`` is the number of header
-      lines before those of an attempt, ``replay`` the whole body while it is kept. ``verdict`` is the classifier's; None: nobody knows.
+    - Attempts: ``attempts`` counts requeues, ``retries`` retries, ``waits`` gives the backoffs to come. ``queued`` is since when it waits
+      for a connection, else 0. ``base`` is the number of header lines before those of an attempt, ``replay`` the whole body while it is
+      kept. ``verdict`` is the classifier's; None: nobody knows.
     - Answer: ``status`` (0 none yet), ``status_line``, ``response`` headers, ``response_length``, ``answer_trailers``
       when it came whole with its head; ``error`` when it was made here.
     - Connection: ``peer``, ``local``, and ``secured``, the facts of its TLS once the handshake is done; None for plaintext.
