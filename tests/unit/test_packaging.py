@@ -89,7 +89,7 @@ def test_the_distribution_has_every_file_of_the_dashboard() -> None:
     )
     ran = run(sys.executable, "-c", program, directory=ROOT)
     assert ran.returncode == 0, ran.stderr
-    assert {file.name for file in (ROOT / "meshgw/admin/static").iterdir()} <= set(ran.stdout.split())
+    assert {f"static/{file.name}" for file in (ROOT / "meshgw/admin/static").iterdir()} <= set(ran.stdout.split())
 
 
 def documented_files(page: Path) -> dict[str, str]:

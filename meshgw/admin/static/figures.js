@@ -7,7 +7,7 @@ export const NONE = "–";
 function significant(value, digits) {
   if (value === 0) return "0";
   const decimals = Math.max(0, digits - 1 - Math.floor(Math.log10(Math.abs(value))));
-  return value.toFixed(Math.min(decimals, digits - 1));
+  return value.toFixed(Math.min(decimals, 2));
 }
 
 /** A number with three digits and k, M or G: 0.25, 8.1, 240, 1.24k. @param {number | null | undefined} value */

@@ -109,7 +109,7 @@ export function overview() {
 
 /** One list of services, clients or servers of all routers, by the reader's choice. @returns {View} */
 function trafficList() {
-  let kind = /** @type {Kind} */ (Object.keys(KINDS).find((one) => one === address.get("list")) ?? "service");
+  let kind = /** @type {Kind} */ (Object.keys(KINDS).find((one) => `${one}s` === address.get("list")) ?? "service");
   /** @type {Known | null} */
   let latest = null;
   /** @type {Partial<Record<Kind, Table<Part>>>} */
@@ -126,7 +126,7 @@ function trafficList() {
   };
   const choose = (/** @type {Kind} */ chosen) => {
     kind = chosen;
-    address.set({ list: kind === "service" ? null : kind, q: null }, { replace: true });
+    address.set({ list: kind === "service" ? null : `${kind}s`, q: null }, { replace: true });
     if (latest) show().update(latest.model.all(kind));
   };
   const tabs = choice("What to list", /** @type {[Kind, string][]} */ (Object.entries(KINDS)), kind, choose);
