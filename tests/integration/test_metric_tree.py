@@ -130,7 +130,8 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
         with closing(listener):
             ask_over_h2(h2_port, listener)
         server_of_h2 = (*H2, "server", f"{LOOPBACK}/{h2_port}")
-        assert wait_until(lambda: "stat.count" in scope(read(gw), *server_of_h2, "stream", "total_latency_ms"), SECONDS)
+        youngest = (*client(H2, "rpc"), "stream", "total_latency_ms")  # once its first interval has ended, everybody's has
+        assert wait_until(lambda: "stat.count" in scope(read(gw), *youngest), SECONDS)
         assert wait_until(lambda: figure(read(gw), server_of_h2, "closes") == 1, SECONDS)
         yield Mesh(gw, h2_port, read(gw))
 
