@@ -383,8 +383,10 @@ class Attempts:
             ex.outcome = type(ex.error).__name__
         elif ex.error is None:
             ex.outcome = status if ex.verdict is SUCCESS else -status
-        else:
+        elif ex.error.status < 500:
             ex.outcome = status if status < 500 else -status
+        else:  # also of an answer that broke off after a good head, unless it was the caller who left it
+            ex.outcome = -status
 
     def end_attempt(self, ex: Exchange, depth: int, partial: tuple[EndHook, ...] | None) -> None:
         """Leave the endpoint and run the end hooks of the bound level, as far as they were reached."""

@@ -165,6 +165,31 @@ def test_an_answer_that_breaks_off_resets_the_caller(mesh: Mesh, part: bytes) ->
     assert caller.expect_end() == "reset"
 
 
+def counted(mesh: Mesh, scope: str) -> tuple[int, int, int]:
+    return mesh.counter(f"{scope}/requests"), mesh.counter(f"{scope}/success"), mesh.counter(f"{scope}/failures")
+
+
+def test_an_answer_that_breaks_off_is_a_failure_wherever_it_counts(mesh: Mesh) -> None:
+    caller, upstream, _ = asked(mesh)
+    upstream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart")
+    caller.expect(b"part")
+    upstream.close()
+    caller.expect_end()
+    server = f"server/127.0.0.1/{mesh.port}"
+    assert [counted(mesh, scope) for scope in (server, "service/svc/web", "client/#/web")] == [(1, 0, 1)] * 3
+    assert mesh.counter(f"{server}/status/200") == 1
+
+
+def test_an_answer_that_its_caller_leaves_is_no_failure_of_the_server(mesh: Mesh) -> None:
+    caller, upstream, _ = asked(mesh)
+    upstream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart")
+    caller.expect(b"part")
+    caller.reset()
+    upstream.expect_end()
+    mesh.settle()
+    assert counted(mesh, f"server/127.0.0.1/{mesh.port}") == (1, 1, 0)
+
+
 def test_an_endpoint_that_closes_without_an_answer_is_told_as_502(mesh: Mesh) -> None:
     caller, upstream, service = asked(mesh)
     upstream.close()
