@@ -22,6 +22,11 @@ class MeshError(Exception):
     status: ClassVar[int] = 502
     retry_safe: ClassVar[bool] = False
 
+    @property
+    def brief(self) -> str:
+        """What it says in one line, of any length, for logs and traces: nothing of a query, which may hold secrets."""
+        return str(self).partition("\n")[0]
+
 
 @attrs.frozen(kw_only=True)
 class BadRequest(MeshError):
@@ -86,6 +91,11 @@ class Unidentified(IdentifyError):
     reason: str
     tried: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def brief(self) -> str:
+        """See :class:`MeshError`."""
+        return self.reason
+
     def __str__(self) -> str:
         text = f"Unknown destination: {self.request} / {self.reason}"
         if len(self.tried) > 1:
@@ -128,6 +138,16 @@ class Unbound(BindError):
     override: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
+
+    @property
+    def brief(self) -> str:
+        """See :class:`MeshError`; what keeps a name from being known comes first, then which names were tried."""
+        text = f"Unable to route request! service name: {self.name}; outcome: {self.outcome}"
+        if self.failures:
+            text += f"; failing sources: {'; '.join(self.failures)}"
+        if self.steps:
+            text += f"; resolution: {'; '.join(step.strip() for step in self.steps)}"
+        return text
 
     def __str__(self) -> str:
         lines = ["Unable to route request!", "", f"service name: {self.name}", "dtab:", "base dtab:"]
@@ -305,14 +325,21 @@ class NoEndpoint(BalanceError):
     stale: str = ""
     """Why the source of the addresses fails, if it does."""
 
-    def __str__(self) -> str:
+    @property
+    def brief(self) -> str:
+        """See :class:`MeshError`."""
+        return f"Unable to route request! service name: {self.service}; client name: {self.bound}; no hosts available: {self._detail}"
+
+    @property
+    def _detail(self) -> str:
         if not self.known:
             detail = "it has no addresses"
         else:
             detail = f"{self.known} known, {self.closed} marked dead; see /client_state.json"
-        if self.stale:
-            detail += f"; their source fails: {self.stale}"
-        return f"Unable to route request!\n\nservice name: {self.service}\nclient name: {self.bound}\nno hosts available: {detail}"
+        return f"{detail}; their source fails: {self.stale}" if self.stale else detail
+
+    def __str__(self) -> str:
+        return f"Unable to route request!\n\nservice name: {self.service}\nclient name: {self.bound}\nno hosts available: {self._detail}"
 
 
 class ConnectError(MeshError):
@@ -331,6 +358,11 @@ class ConnectFailed(ConnectError):
     service: str = ""
     client: str = ""
     addresses: tuple[str, ...] = ()
+
+    @property
+    def brief(self) -> str:
+        """See :class:`MeshError`."""
+        return f"Unable to establish connection to {self.selected}: {self.reason}"
 
     def __str__(self) -> str:
         return (

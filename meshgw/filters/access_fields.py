@@ -146,7 +146,7 @@ def _trace_id(ex: Exchange) -> bytes | None:
 def _error_text(ex: Exchange) -> bytes | None:
     if ex.error is None:
         return None
-    return " ".join(str(ex.error).split())[:LONGEST_ERROR].encode() or None
+    return " ".join(ex.error.brief.split())[:LONGEST_ERROR].encode() or None
 
 
 DIFFERENT: Final[Mapping[str, Callable[[Exchange], bytes | None]]] = {

@@ -23,7 +23,6 @@ from meshgw.errors import (
     MeshError,
     Rebound,
     RequestTimeout,
-    Unidentified,
 )
 from meshgw.filters.classify import NON_RETRYABLE_FAILURE, RETRYABLE_FAILURE, SUCCESS
 from meshgw.kinds import Propagator
@@ -34,7 +33,7 @@ from meshgw.wire.headers import Headers
 MOST_ATTEMPTS: Final = 64
 """Attempts of one request that get a span; the server's span tells how many more there were."""
 LONGEST_TAG: Final = 1024
-LONGEST_ERROR: Final = 256
+LONGEST_ERROR: Final = 512
 """Characters that are recorded of a text; callers choose the lengths of some."""
 _VERDICTS: Final = {SUCCESS: "l5d.success", RETRYABLE_FAILURE: "l5d.retryable", NON_RETRYABLE_FAILURE: "l5d.failure"}
 _PHASES: Final[Sequence[tuple[tuple[type[MeshError], ...], str]]] = (
@@ -272,9 +271,8 @@ def _error_tags(tags: dict[str, str], error: MeshError) -> None:
 
 
 def worded(error: MeshError) -> str:
-    """The error's class and the first line of its text; what an unidentified request asked for may hold secrets and is left out."""
-    text = error.reason if isinstance(error, Unidentified) else str(error)
-    return f"{type(error).__name__}: {text.partition(chr(10))[0]}"[:LONGEST_ERROR]
+    """The error's class, and what it says in one line."""
+    return f"{type(error).__name__}: {' '.join(error.brief.split())}"[:LONGEST_ERROR]
 
 
 def _text(value: bytes) -> str:

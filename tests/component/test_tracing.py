@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 
+import attrs
 import pytest
 
 from fakes.answers import FAILED, pass_time
 from fakes.tracers import FakeTracer
 from h2_dialogue import ANSWER, H2Mesh, called, trailers
 from meshgw.core.address import Address, Replicas
-from meshgw.filters.recording import LONGEST_ERROR, LONGEST_TAG, MOST_ATTEMPTS
+from meshgw.errors import Unbound
+from meshgw.filters.recording import LONGEST_ERROR, LONGEST_TAG, MOST_ATTEMPTS, worded
 from meshgw.naming.path import Path
 from meshgw.naming.tree import NEG
 from meshgw.telemetry.spans import Span
@@ -268,6 +270,22 @@ def test_a_name_that_leads_nowhere_gives_the_servers_span_alone() -> None:
         assert (server.tags["namer.failure"], server.tags["io.buoyant.router.Failure"]) == ("Unbound", "ClientAcquisition")
         assert (server.tags["http.rsp.status"], server.failed) == ("502", True)
         assert "namer.success" not in words(server)
+        assert server.tags["error"].startswith("Unbound: Unable to route request! service name: /svc/web; outcome: ")
+
+
+def test_a_name_that_leads_nowhere_tells_which_names_were_tried() -> None:
+    error = Unbound(
+        name="/svc/web",
+        outcome="neg",
+        base=("/svc => /a | /b",) * 100,
+        steps=("/svc/web by /svc => /a | /b: the first of these", "  1. /a/web: no such name", "  2. /b/web: no such name"),
+        failures=("Consul at 127.0.0.1:8500:\nno answer",),
+    )
+    assert worded(error) == (
+        "Unbound: Unable to route request! service name: /svc/web; outcome: neg; failing sources: Consul at 127.0.0.1:8500: no answer; "
+        "resolution: /svc/web by /svc => /a | /b: the first of these; 1. /a/web: no such name; 2. /b/web: no such name"
+    )
+    assert len(worded(attrs.evolve(error, steps=("/svc/" + "x" * 300,) * 30))) == LONGEST_ERROR
 
 
 def test_a_request_without_a_name_says_so() -> None:

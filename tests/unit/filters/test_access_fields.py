@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from meshgw.config.access_format import FIELDS, JSON_FIELDS, AccessForm
 from meshgw.core.exchange import UNKNOWN_LENGTH, Exchange
 from meshgw.core.secured import Secured
-from meshgw.errors import NoEndpoint
+from meshgw.errors import NoEndpoint, Unidentified
 from meshgw.filters.access_fields import FormattedRecord
 from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
@@ -126,6 +126,11 @@ def test_what_only_some_requests_have_is_told() -> None:
     (told,) = lines('"%{error_text}"', ex)
     assert told.startswith('"Unable to route request! service name: /svc/web')
     assert value("response_bytes", exchange(response_length=UNKNOWN_LENGTH)) == "-"
+
+
+def test_an_errors_text_has_no_query() -> None:
+    error = Unidentified(request='Request("GET /a?token=secret", from /192.0.2.1:5)', reason="no header")
+    assert value("error_text", exchange(error=error)) == "no\\x20header"
 
 
 def test_known_forms_have_their_usual_look() -> None:
