@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,13 +88,18 @@ def test_loggers_below_show_that_they_inherit(pages: Pages, mesh: Mesh) -> None:
 
 
 def test_arrow_keys_choose_and_only_where_they_stop_is_sent(pages: Pages, mesh: Mesh) -> None:
-    page = pages("/logging")
     set_level(mesh, "meshgw", "INFO")
+    page = pages.blank()
+    page.clock.install()
+    page.goto(f"{mesh.url}/logging")
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.post_data or "") if request.method == "POST" else None)
     group(page, "meshgw").locator("input:checked").focus()
+    page.clock.pause_at(datetime.now(UTC) + timedelta(hours=1))  # keys are pressed as slowly as the machine likes
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
+    assert chosen(page, "meshgw") == "ERROR"
+    page.clock.run_for(1000)
     page.get_by_text("meshgw logs at ERROR").wait_for()
     assert sent == ["logger=meshgw&level=ERROR"]
     set_level(mesh, "meshgw", "INFO")

@@ -20,56 +20,10 @@ export class DtabPanel {
     this.isEditing = false;
     /** @type {Shown[]} */
     this.shown = [];
-    this.build();
-  }
-
-  build() {
-    this.badge = el("span", { class: "badge badge-warn", hidden: true }, "trial, not saved");
-    this.edit = /** @type {HTMLButtonElement} */ (
-      el(
-        "button",
-        { type: "button", class: "button", "aria-expanded": "false", "aria-controls": "dtab-editor", onclick: () => this.toggle() },
-        "Try changes",
-      )
-    );
-    this.reset = el("button", { type: "button", class: "button", hidden: true, onclick: () => this.giveUp() }, "Reset");
-    this.area = /** @type {HTMLTextAreaElement} */ (
-      el("textarea", {
-        class: "field dtab-text",
-        id: "dtab-text",
-        spellcheck: "false",
-        autocapitalize: "off",
-        autocomplete: "off",
-        "aria-describedby": "dtab-hint dtab-problem",
-        oninput: () => this.typed(),
-      })
-    );
-    this.problem = el("div", { id: "dtab-problem", class: "dtab-problem", role: "alert", hidden: true });
-    this.editor = el(
-      "div",
-      { id: "dtab-editor", class: "dtab-editor", hidden: true },
-      el("label", { for: "dtab-text" }, "Dtab to try"),
-      this.area,
-      el(
-        "p",
-        { id: "dtab-hint", class: "small muted" },
-        "Entries end with a semicolon. Nothing is saved; the gateway only answers what it would do.",
-      ),
-      this.problem,
-    );
-    this.lists = el("div", { class: "dtab-lists" });
-    this.element = el(
-      "section",
-      { class: "card dtab-card section", "aria-labelledby": "dtab-title" },
-      el(
-        "div",
-        { class: "section-head" },
-        el("h2", { id: "dtab-title" }, "Dtab ", this.badge),
-        el("div", { class: "dtab-tools" }, this.reset, this.edit),
-      ),
-      this.editor,
-      this.lists,
-    );
+    /** @type {import("./routers.js").Router | undefined} */
+    this.router = undefined;
+    this.parts = panelParts({ toggle: () => this.toggle(), giveUp: () => this.giveUp(), typed: () => this.typed() });
+    this.element = this.parts.element;
   }
 
   /** Show a router's dtabs. @param {import("./routers.js").Router | undefined} router */
@@ -85,8 +39,8 @@ export class DtabPanel {
     if (text !== null) {
       this.isEditing = true;
     }
-    if (document.activeElement !== this.area) {
-      this.area.value = text ?? laidOut(this.base);
+    if (document.activeElement !== this.parts.area) {
+      this.parts.area.value = text ?? laidOut(this.base);
     }
     this.show();
   }
@@ -98,15 +52,15 @@ export class DtabPanel {
 
   show() {
     const isTrial = this.trial !== null;
-    this.badge.hidden = !isTrial;
-    this.reset.hidden = !isTrial;
-    this.editor.hidden = !this.isEditing;
-    this.edit.setAttribute("aria-expanded", String(this.isEditing));
-    this.edit.textContent = this.isEditing ? "Close editor" : "Try changes";
-    this.area.rows = Math.min(20, Math.max(5, this.area.value.split("\n").length + 1));
+    this.parts.badge.hidden = !isTrial;
+    this.parts.reset.hidden = !isTrial;
+    this.parts.editor.hidden = !this.isEditing;
+    this.parts.edit.setAttribute("aria-expanded", String(this.isEditing));
+    this.parts.edit.textContent = this.isEditing ? "Close editor" : "Try changes";
+    this.parts.area.rows = Math.min(20, Math.max(5, this.parts.area.value.split("\n").length + 1));
     this.shown = [];
     fill(
-      this.lists,
+      this.parts.lists,
       this.interpreterPart(),
       this.list(isTrial ? "What is tried" : "Router", this.text, true),
       el("p", { class: "small muted" }, "The later an entry stands, the earlier it is tried."),
@@ -174,22 +128,22 @@ export class DtabPanel {
 
   /** Show the gateway's complaint about the dtab, or with null take it away. @param {string | null} message */
   complain(message) {
-    this.problem.hidden = message === null;
-    this.area.setAttribute("aria-invalid", String(message !== null));
+    this.parts.problem.hidden = message === null;
+    this.parts.area.setAttribute("aria-invalid", String(message !== null));
     if (message === null) {
-      fill(this.problem);
+      fill(this.parts.problem);
       return;
     }
     this.isEditing = true;
-    this.editor.hidden = false;
+    this.parts.editor.hidden = false;
     const place = errorPlace(message);
     if (place === null) {
-      fill(this.problem, el("p", null, message));
+      fill(this.parts.problem, el("p", null, message));
       return;
     }
     const { source, caret } = caretAt(this.text, place);
     fill(
-      this.problem,
+      this.parts.problem,
       el("p", null, `Line ${place.line}, column ${place.column}: ${place.what}.`),
       el("pre", { "aria-hidden": "true" }, `${source}\n`, el("span", { class: "caret" }, caret)),
       el("button", { type: "button", class: "button", onclick: () => this.select(place) }, "Go there"),
@@ -198,24 +152,24 @@ export class DtabPanel {
 
   /** @param {{line: number, column: number}} place */
   select(place) {
-    const at = offsetOf(this.area.value, place);
-    this.area.focus();
-    this.area.setSelectionRange(at, Math.min(at + 1, this.area.value.length));
+    const at = offsetOf(this.parts.area.value, place);
+    this.parts.area.focus();
+    this.parts.area.setSelectionRange(at, Math.min(at + 1, this.parts.area.value.length));
   }
 
   toggle() {
     this.isEditing = !this.isEditing;
     if (this.trial === null) {
-      this.area.value = laidOut(this.base);
+      this.parts.area.value = laidOut(this.base);
     }
     this.show();
     if (this.isEditing) {
-      this.area.focus();
+      this.parts.area.focus();
     }
   }
 
   typed() {
-    const text = this.area.value;
+    const text = this.parts.area.value;
     this.trial = text === laidOut(this.base) ? null : text;
     this.show();
     this.onTrial(this.trial);
@@ -223,11 +177,57 @@ export class DtabPanel {
 
   giveUp() {
     this.trial = null;
-    this.area.value = laidOut(this.base);
+    this.parts.area.value = laidOut(this.base);
     this.isEditing = false;
     this.complain(null);
     this.show();
-    this.edit.focus();
+    this.parts.edit.focus();
     this.onTrial(null);
   }
+}
+
+/** @param {{toggle: () => void, giveUp: () => void, typed: () => void}} listeners */
+function panelParts({ toggle, giveUp, typed }) {
+  const badge = el("span", { class: "badge badge-warn", hidden: true }, "trial, not saved");
+  const edit = /** @type {HTMLButtonElement} */ (
+    el(
+      "button",
+      { type: "button", class: "button", "aria-expanded": "false", "aria-controls": "dtab-editor", onclick: toggle },
+      "Try changes",
+    )
+  );
+  const reset = el("button", { type: "button", class: "button", hidden: true, onclick: giveUp }, "Reset");
+  const area = /** @type {HTMLTextAreaElement} */ (
+    el("textarea", {
+      class: "field dtab-text",
+      id: "dtab-text",
+      spellcheck: "false",
+      autocapitalize: "off",
+      autocomplete: "off",
+      "aria-describedby": "dtab-hint dtab-problem",
+      oninput: typed,
+    })
+  );
+  const problem = el("div", { id: "dtab-problem", class: "dtab-problem", role: "alert", hidden: true });
+  const editor = el(
+    "div",
+    { id: "dtab-editor", class: "dtab-editor", hidden: true },
+    el("label", { for: "dtab-text" }, "Dtab to try"),
+    area,
+    el(
+      "p",
+      { id: "dtab-hint", class: "small muted" },
+      "Entries end with a semicolon. Nothing is saved; the gateway only answers what it would do.",
+    ),
+    problem,
+  );
+  const lists = el("div", { class: "dtab-lists" });
+  const element = el(
+    "section",
+    { class: "card dtab-card section", "aria-labelledby": "dtab-title" },
+    el("div", { class: "section-head" }, el("h2", { id: "dtab-title" }, "Dtab ", badge), el("div", { class: "dtab-tools" }, reset, edit)),
+    editor,
+    lists,
+  );
+  return { badge, edit, reset, area, problem, editor, lists, element };
 }

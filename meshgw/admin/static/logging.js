@@ -22,38 +22,9 @@ class LoggingPage {
     /** @type {Map<string, {before: Logger[], timer: number}>} */
     this.changing = new Map();
     this.isReadOnly = false;
-    this.content = content;
-    this.build();
+    this.parts = loggingParts(content, () => this.typed());
     this.polling = poll((signal) => this.read(signal), { every: EVERY, onFreshness: showFreshness });
     router.onChange(() => this.readAddress());
-  }
-
-  build() {
-    this.find = /** @type {HTMLInputElement} */ (
-      el("input", {
-        type: "search",
-        class: "field",
-        id: "find",
-        placeholder: "Find a logger or level",
-        "aria-label": "Find a logger or level",
-        value: router.get("text") ?? "",
-        oninput: () => this.typed(),
-      })
-    );
-    this.count = el("span", { class: "muted small", role: "status" });
-    this.notice = el("div", { class: "notice" });
-    this.list = el("ul", { class: "loggers card", "aria-label": "Loggers" });
-    this.empty = el("div");
-    this.body = el(
-      "div",
-      { class: "section", hidden: true },
-      el("div", { class: "filters" }, this.find, this.count),
-      this.notice,
-      this.list,
-      this.empty,
-    );
-    this.place = el("div", null, state("loading", "Asking for the loggers"));
-    fill(this.content, this.place, this.body);
   }
 
   /** @param {AbortSignal} signal */
@@ -63,7 +34,7 @@ class LoggingPage {
       if (this.changing.size === 0) this.take(loggers);
     } catch (error) {
       if (error instanceof ApiError && this.loggers.length === 0) {
-        fill(this.place, state("error", { title: "The loggers cannot be read", text: error.message }));
+        fill(this.parts.place, state("error", { title: "The loggers cannot be read", text: error.message }));
       }
       throw error;
     }
@@ -72,24 +43,26 @@ class LoggingPage {
   /** @param {Logger[]} loggers */
   take(loggers) {
     this.loggers = loggers;
-    this.place.hidden = true;
-    this.body.hidden = false;
+    this.parts.place.hidden = true;
+    this.parts.body.hidden = false;
     this.show();
   }
 
   show() {
     const all = rows(this.loggers);
-    const shown = matching(all, this.find.value);
-    setText(this.count, shown.length === all.length ? `${all.length} loggers` : `${shown.length} of ${all.length} loggers`);
+    const shown = matching(all, this.parts.find.value);
+    setText(this.parts.count, shown.length === all.length ? `${all.length} loggers` : `${shown.length} of ${all.length} loggers`);
     const items = shown.map((row) => this.item(row));
     // items keep their place while they are the same, so that the focus stays in the group it is in
-    if (items.length !== this.list.children.length || items.some((item, index) => this.list.children[index] !== item)) {
-      this.list.replaceChildren(...items);
+    if (items.length !== this.parts.list.children.length || items.some((item, index) => this.parts.list.children[index] !== item)) {
+      this.parts.list.replaceChildren(...items);
     }
-    this.list.hidden = items.length === 0;
+    this.parts.list.hidden = items.length === 0;
     fill(
-      this.empty,
-      items.length ? null : state("empty", `No logger is called ${this.find.value}`, { label: "Show all", onclick: () => this.clear() }),
+      this.parts.empty,
+      items.length
+        ? null
+        : state("empty", `No logger is called ${this.parts.find.value}`, { label: "Show all", onclick: () => this.clear() }),
     );
   }
 
@@ -165,7 +138,7 @@ class LoggingPage {
     if (status === 401 || status === 403) {
       this.isReadOnly = true;
       const text = `${message}. Levels can be looked at, and changed by an operator.`;
-      fill(this.notice, state("info", { title: "Read only", text }, { label: "Try again", onclick: () => this.allow() }));
+      fill(this.parts.notice, state("info", { title: "Read only", text }, { label: "Try again", onclick: () => this.allow() }));
       return;
     }
     const why = status === 404 ? "changes are switched off (admin.security.controlEnabled)" : message;
@@ -174,26 +147,42 @@ class LoggingPage {
 
   allow() {
     this.isReadOnly = false;
-    fill(this.notice);
+    fill(this.parts.notice);
     this.show();
-    this.find.focus();
+    this.parts.find.focus();
   }
 
   typed() {
-    router.set({ text: this.find.value }, { replace: true });
+    router.set({ text: this.parts.find.value }, { replace: true });
     this.show();
   }
 
   clear() {
-    this.find.value = "";
+    this.parts.find.value = "";
     this.typed();
-    this.find.focus();
+    this.parts.find.focus();
   }
 
   readAddress() {
-    this.find.value = router.get("text") ?? "";
+    this.parts.find.value = router.get("text") ?? "";
     this.show();
   }
+}
+
+/** Put the elements into the page; those that change are given back. @param {HTMLElement} content @param {() => void} typed */
+function loggingParts(content, typed) {
+  const label = "Find a logger or level";
+  const field = { type: "search", class: "field", id: "find", placeholder: label, "aria-label": label, value: router.get("text") ?? "" };
+  const find = /** @type {HTMLInputElement} */ (el("input", { ...field, oninput: typed }));
+  const count = el("span", { class: "muted small", role: "status" });
+  const notice = el("div", { class: "notice" });
+  const list = el("ul", { class: "loggers card", "aria-label": "Loggers" });
+  const empty = el("div");
+  const filters = el("div", { class: "filters" }, find, count);
+  const body = el("div", { class: "section", hidden: true }, filters, notice, list, empty);
+  const place = el("div", null, state("loading", "Asking for the loggers"));
+  fill(content, place, body);
+  return { find, count, notice, list, empty, body, place };
 }
 
 /** Where a level comes from, in words. @param {Row} row */

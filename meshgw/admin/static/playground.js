@@ -1,15 +1,17 @@
 // @ts-check
 /** The playground: what the gateway makes of a name, by a router's dtab or one that is tried out. Nothing here changes anything. */
 
-import { destinations, outcome, percent, taken } from "./delegation.js";
+import { taken } from "./delegation.js";
 import { Seen, rootItem } from "./delegationview.js";
 import { entries } from "./dtab.js";
 import { DtabPanel } from "./dtabpanel.js";
 import { describeKey } from "./keys.js";
 import { placeUrl, readPlace, suggestions } from "./place.js";
+import { playgroundParts } from "./playgroundparts.js";
 import { known, recall, remember } from "./routers.js";
 import { ApiError, api, copy, el, fill, mountShell, poll, showFreshness, state } from "./shell.js";
 import { TreeView } from "./treeview.js";
+import { failure, invitation, summary, unknownRouter } from "./verdict.js";
 
 /**
  * @typedef {import("./delegation.js").TreeNode} TreeNode
@@ -27,14 +29,24 @@ class Playground {
     this.routers = routers;
     this.names = names;
     this.seen = new Seen();
+    this.label = "";
+    this.name = "";
     this.asked = "";
     this.answered = "";
     this.unreadable = "";
     this.timer = 0;
     this.isAsking = false;
+    this.underWay = new AbortController();
+    /** @type {ReturnType<typeof poll> | undefined} */
+    this.polling = undefined;
     this.dtab = new DtabPanel({ onTrial: () => this.trialChanged() });
-    this.build(content);
-    this.tree = new TreeView(this.treeList, {
+    this.parts = playgroundParts(content, routers, this.dtab.element, {
+      submitted: () => this.submitted(),
+      routerChosen: () => this.routerChosen(),
+      liveChanged: () => this.liveChanged(),
+      opened: (isOpen) => this.tree.setAll(isOpen),
+    });
+    this.tree = new TreeView(this.parts.treeList, {
       onFocus: (item) => this.dtab.point(item?.dataset.prefix ? { prefix: item.dataset.prefix, dst: item.dataset.dst ?? "" } : null),
       onAct: (item) => void copy(item.dataset.copies ?? ""),
     });
@@ -42,70 +54,6 @@ class Playground {
     this.polling = poll((signal) => this.ask(signal), { every: EVERY, onFreshness: showFreshness });
     addEventListener("popstate", () => this.readAddress());
     addEventListener("hashchange", () => this.readAddress());
-  }
-
-  /** @param {HTMLElement} content */
-  build(content) {
-    this.select = /** @type {HTMLSelectElement} */ (
-      el(
-        "select",
-        { id: "router", class: "field", onchange: () => this.routerChosen() },
-        this.routers.map(({ label }) => el("option", { value: label }, label)),
-      )
-    );
-    this.path = /** @type {HTMLInputElement} */ (
-      el("input", {
-        id: "path",
-        class: "field mono",
-        list: "names",
-        placeholder: "/svc/users",
-        autocomplete: "off",
-        autocapitalize: "off",
-        spellcheck: "false",
-        "data-find": "",
-        "aria-describedby": "path-problem",
-      })
-    );
-    this.list = el("datalist", { id: "names" });
-    this.live = /** @type {HTMLInputElement} */ (
-      el("input", { type: "checkbox", id: "live", checked: true, onchange: () => this.liveChanged() })
-    );
-    this.pathProblem = el("p", { id: "path-problem", class: "problem", role: "alert", hidden: true });
-    this.verdict = el("div", { class: "verdict-place" });
-    this.treeList = el("ul", { role: "tree", class: "delegation", "aria-label": "Delegation" });
-    this.treeCard = el("section", { class: "card section", "aria-labelledby": "tree-title", hidden: true }, this.treeHead(), this.treeList);
-    this.result = el("div", { class: "section result" }, this.verdict, this.treeCard);
-    fill(content, this.form(), this.pathProblem, el("div", { class: "playground" }, this.result, this.dtab.element));
-  }
-
-  form() {
-    const submit = (/** @type {Event} */ event) => {
-      event.preventDefault();
-      this.submitted();
-    };
-    return el(
-      "form",
-      { class: "ask", onsubmit: submit },
-      el("div", { class: "ask-router" }, el("label", { for: "router" }, "Router"), this.select),
-      el("div", { class: "ask-path" }, el("label", { for: "path" }, "Name"), this.path, this.list),
-      el("button", { class: "button button-primary", type: "submit" }, "Resolve"),
-      el("label", { class: "check" }, this.live, " Live"),
-      el("button", { class: "button", type: "button", onclick: () => void copy(location.href) }, "Copy link"),
-    );
-  }
-
-  treeHead() {
-    return el(
-      "div",
-      { class: "section-head" },
-      el("h2", { id: "tree-title" }, "Delegation"),
-      el(
-        "div",
-        { class: "dtab-tools" },
-        el("button", { class: "button", type: "button", onclick: () => this.tree.setAll(true) }, "Expand all"),
-        el("button", { class: "button", type: "button", onclick: () => this.tree.setAll(false) }, "Collapse all"),
-      ),
-    );
   }
 
   /** @returns {Router | undefined} */
@@ -117,9 +65,9 @@ class Playground {
   readAddress() {
     const place = readPlace(location);
     this.label = place.router ?? this.routers[0]?.label ?? "";
-    this.select.value = this.label;
-    if (document.activeElement !== this.path) {
-      this.path.value = place.path;
+    this.parts.select.value = this.label;
+    if (document.activeElement !== this.parts.path) {
+      this.parts.path.value = place.path;
     }
     this.name = place.path;
     this.dtab.setBase(this.router);
@@ -131,7 +79,7 @@ class Playground {
   suggest() {
     const names = [...new Set([...recall(), ...suggestions(entries(this.dtab.text), this.names, 200)])];
     fill(
-      this.list,
+      this.parts.list,
       names.map((name) => el("option", { value: name })),
     );
   }
@@ -147,13 +95,13 @@ class Playground {
   }
 
   submitted() {
-    this.name = this.path.value.trim();
+    this.name = this.parts.path.value.trim();
     this.writeAddress(false);
     this.askAnew();
   }
 
   routerChosen() {
-    this.label = this.select.value;
+    this.label = this.parts.select.value;
     this.dtab.trial = null;
     this.writeAddress(false);
     this.readAddress();
@@ -168,16 +116,13 @@ class Playground {
   }
 
   liveChanged() {
-    if (this.live.checked) {
-      this.polling.resume();
-    } else {
-      this.polling.pause();
-    }
+    if (this.parts.live.checked) this.polling?.resume();
+    else this.polling?.pause();
   }
 
   /** Another question: what is under way is of no use any more. */
   askAnew() {
-    this.underWay?.abort();
+    this.underWay.abort();
     if (!this.isAsking) this.polling?.now(); // else what was ended asks again
   }
 
@@ -202,11 +147,11 @@ class Playground {
     const question = this.question;
     if (question === this.unreadable) return true; // what cannot be read stays so
     if (!this.router || !this.name) {
-      this.say(this.router ? this.invitation() : this.unknownRouter());
+      this.say(this.router ? this.invitation() : unknownRouter(this.label, this.name, this.routers));
       return true;
     }
     if (question !== this.asked) {
-      this.result.classList.add("is-outdated");
+      this.parts.result.classList.add("is-outdated");
       if (!this.answered) this.say(state("loading", `Resolving ${this.name}`));
     }
     this.underWay = new AbortController();
@@ -230,7 +175,7 @@ class Playground {
     const text = question + JSON.stringify(tree);
     this.complain(null, null);
     this.unreadable = "";
-    this.result.classList.remove("is-outdated", "is-refused");
+    this.parts.result.classList.remove("is-outdated", "is-refused");
     if (text === this.answered) return;
     const isSame = question === this.asked;
     if (!isSame) {
@@ -246,50 +191,12 @@ class Playground {
   /** @param {TreeNode} tree */
   show(tree) {
     this.tree.remember();
-    fill(this.treeList, rootItem(tree, this.seen));
+    fill(this.parts.treeList, rootItem(tree, this.seen));
     this.tree.refresh();
-    this.treeCard.hidden = false;
-    fill(this.verdict, this.summary(tree));
+    this.parts.treeCard.hidden = false;
+    fill(this.parts.verdict, summary(tree, this.name));
     const used = [...taken(tree)].flatMap(({ dentry }) => (dentry ? [dentry] : []));
     this.dtab.mark(used);
-  }
-
-  /** @param {TreeNode} tree */
-  summary(tree) {
-    const { kind, title, text } = outcome(tree);
-    const found = destinations(tree);
-    return el(
-      "section",
-      { class: `card verdict verdict-${kind}`, "aria-labelledby": "verdict-title", role: "status" },
-      el(
-        "h2",
-        { id: "verdict-title" },
-        el("span", { class: `badge badge-${kind}` }, { good: "✓", warn: "!", bad: "✕" }[kind], " ", title),
-        " ",
-        el("code", null, this.name),
-      ),
-      el("p", { class: "outdated-note" }, "This was the answer before; what is asked now cannot be read."),
-      el("p", null, text),
-      found.length
-        ? el(
-            "ul",
-            { class: "destinations" },
-            found.map(({ bound, share }) =>
-              el(
-                "li",
-                null,
-                found.length > 1 ? el("span", { class: "node-share" }, percent(share)) : null,
-                el("code", null, bound.id),
-                el(
-                  "button",
-                  { type: "button", class: "bound-copy", "aria-label": `Copy ${bound.id}`, onclick: () => void copy(bound.id) },
-                  "copy",
-                ),
-              ),
-            ),
-          )
-        : null,
-    );
   }
 
   /** @param {string} question @param {ApiError} error */
@@ -300,7 +207,7 @@ class Playground {
     }
     this.complain(null, null);
     if (status === 0 && question === this.asked) return; // what was known stays; the frame says how old it is
-    this.say(this.failure(status, message));
+    this.say(failure(status, message, () => this.askAnew()));
   }
 
   /** The name or the dtab cannot be read: what was known before stays, but is told to be of another question. @param {string} question @param {string} message */
@@ -309,7 +216,7 @@ class Playground {
     const isPath = message.startsWith("Invalid path");
     this.complain(isPath ? message : null, isPath ? null : message);
     if (this.answered) {
-      this.result.classList.add("is-outdated", "is-refused");
+      this.parts.result.classList.add("is-outdated", "is-refused");
       return;
     }
     const title = isPath ? "This is not a name" : "This dtab cannot be read";
@@ -319,56 +226,29 @@ class Playground {
 
   /** @param {string | null} path @param {string | null} dtab */
   complain(path, dtab) {
-    this.pathProblem.hidden = path === null;
-    this.pathProblem.textContent = path ?? "";
-    this.path.setAttribute("aria-invalid", String(path !== null));
+    this.parts.pathProblem.hidden = path === null;
+    this.parts.pathProblem.textContent = path ?? "";
+    this.parts.path.setAttribute("aria-invalid", String(path !== null));
     this.dtab.complain(dtab);
   }
 
-  /** @param {number} status @param {string} message */
-  failure(status, message) {
-    const retry = { label: "Try again", onclick: () => this.askAnew() };
-    if (status === 501) return state("info", { title: "This router's interpreter cannot show delegations", text: message });
-    if (status === 503 || status === 504)
-      return state(
-        "error",
-        { title: "No answer in time", text: `${message} A namer may wait for its source; requests for this name wait as well.` },
-        retry,
-      );
-    if (status === 401 || status === 403) return state("error", { title: "Not allowed", text: message });
-    return state("error", { title: status ? `The gateway answered ${status}` : "No answer", text: message }, retry);
-  }
-
-  unknownRouter() {
-    const links = this.routers.map(({ label }) =>
-      el("a", { class: "button", href: placeUrl({ router: label, path: this.name, trial: null }) }, label),
-    );
-    return state(
-      "error",
-      { title: `There is no router ${this.label}`, text: "These are the routers of this gateway:" },
-      el("div", { class: "choices" }, links),
-    );
-  }
-
   invitation() {
-    const names = [...new Set([...recall(), ...suggestions(entries(this.dtab.text), this.names, MOST_SUGGESTED)])].slice(0, MOST_SUGGESTED);
-    const choices = names.map((name) =>
-      el("button", { type: "button", class: "button mono", onclick: () => ((this.path.value = name), this.submitted()) }, name),
-    );
-    const text =
-      "A router gives each request a name such as /svc/users; its dtab leads from there to addresses. Type one to see every step.";
-    return state("empty", { title: "Which name?", text }, choices.length ? el("div", { class: "choices" }, choices) : null);
+    const names = [...recall(), ...suggestions(entries(this.dtab.text), this.names, MOST_SUGGESTED)];
+    return invitation([...new Set(names)].slice(0, MOST_SUGGESTED), (name) => {
+      this.parts.path.value = name;
+      this.submitted();
+    });
   }
 
   /** Show a panel in place of a tree. @param {HTMLElement} panel */
   say(panel) {
     this.asked = "";
     this.answered = "";
-    this.treeCard.hidden = true;
-    this.result.classList.remove("is-outdated", "is-refused");
+    this.parts.treeCard.hidden = true;
+    this.parts.result.classList.remove("is-outdated", "is-refused");
     this.dtab.mark([]);
     this.dtab.point(null);
-    fill(this.verdict, panel);
+    fill(this.parts.verdict, panel);
   }
 }
 

@@ -22,56 +22,20 @@ class RequestsPage {
     this.rows = [];
     this.shown = "";
     this.timer = 0;
-    this.build(content);
+    this.isAsking = false;
+    this.underWay = new AbortController();
+    this.parts = requestsParts(content, { typed: () => this.typed(), chosen: () => this.chosen(), toggle: () => this.toggle() });
     this.readAddress();
     this.polling = poll((signal) => this.read(signal), { every: EVERY, onFreshness: showFreshness });
     router.onChange(() => (this.readAddress(), this.anew()));
   }
 
-  /** @param {HTMLElement} content */
-  build(content) {
-    this.fields = {
-      text: /** @type {HTMLInputElement} */ (
-        el("input", {
-          type: "search",
-          class: "field",
-          placeholder: "Find in any column",
-          "aria-label": "Find in any column",
-          oninput: () => this.typed(),
-        })
-      ),
-      router: this.choice("Router", [["", "all routers"], ...routers().map((label) => [label, label])]),
-      status: this.choice("Outcome", [
-        ["", "any outcome"],
-        ["failed", "failed"],
-        ["2xx", "2xx"],
-        ["3xx", "3xx"],
-        ["4xx", "4xx"],
-        ["5xx", "5xx"],
-      ]),
-    };
-    this.chips = el("div", { class: "chips" });
-    this.pause = el("button", { type: "button", class: "button", "aria-pressed": "false", onclick: () => this.toggle() }, "Pause");
-    this.count = el("span", { class: "muted small", role: "status" });
-    this.filters = el("div", { class: "filters" }, Object.values(this.fields), this.chips, this.pause, this.count);
-    this.body = el("tbody");
-    this.table = el("div", { class: "card table-card", hidden: true }, el("table", { class: "requests" }, head(), this.body));
-    this.place = el("div", null, state("loading", "Asking for the latest requests"));
-    fill(content, this.filters, this.table, this.place);
-  }
-
-  /** @param {string} label @param {string[][]} options @returns {HTMLSelectElement} */
-  choice(label, options) {
-    const made = options.map(([value, text]) => el("option", { value }, text));
-    return /** @type {HTMLSelectElement} */ (el("select", { class: "field", "aria-label": label, onchange: () => this.chosen() }, made));
-  }
-
   readAddress() {
-    this.fields.text.value = router.get("text") ?? "";
-    this.fields.router.value = router.get("router") ?? "";
-    this.fields.status.value = router.get("failed") === "true" ? "failed" : (router.get("status") ?? "");
+    this.parts.fields.text.value = router.get("text") ?? "";
+    this.parts.fields.router.value = router.get("router") ?? "";
+    this.parts.fields.status.value = router.get("failed") === "true" ? "failed" : (router.get("status") ?? "");
     fill(
-      this.chips,
+      this.parts.chips,
       ["service", "client"].map((name) => {
         const value = router.get(name);
         return value === null
@@ -88,12 +52,12 @@ class RequestsPage {
   }
 
   chosen() {
-    const outcomes = this.fields.status.value;
+    const outcomes = this.parts.fields.status.value;
     router.set({
-      router: this.fields.router.value,
+      router: this.parts.fields.router.value,
       status: outcomes === "failed" ? null : outcomes,
       failed: outcomes === "failed" ? "true" : null,
-      text: this.fields.text.value,
+      text: this.parts.fields.text.value,
     });
     this.anew();
   }
@@ -101,7 +65,7 @@ class RequestsPage {
   typed() {
     clearTimeout(this.timer);
     this.timer = window.setTimeout(() => {
-      router.set({ text: this.fields.text.value }, { replace: true });
+      router.set({ text: this.parts.fields.text.value }, { replace: true });
       this.anew();
     }, TYPING);
   }
@@ -114,16 +78,16 @@ class RequestsPage {
   }
 
   toggle() {
-    const isPaused = this.pause.getAttribute("aria-pressed") === "true";
-    this.pause.setAttribute("aria-pressed", String(!isPaused));
-    setText(this.pause, isPaused ? "Pause" : "Go on");
+    const isPaused = this.parts.pause.getAttribute("aria-pressed") === "true";
+    this.parts.pause.setAttribute("aria-pressed", String(!isPaused));
+    setText(this.parts.pause, isPaused ? "Pause" : "Go on");
     if (isPaused) this.polling.resume();
     else this.polling.pause();
   }
 
   /** The filters have changed: ask now, even while paused. */
   anew() {
-    this.underWay?.abort();
+    this.underWay.abort();
     if (!this.isAsking) this.polling.now();
   }
 
@@ -165,29 +129,29 @@ class RequestsPage {
     if (text === this.shown) return;
     this.shown = text;
     this.rows = rows;
-    setText(this.count, rows.length === MOST ? `the latest ${MOST}` : rows.length === 1 ? "1 request" : `${rows.length} requests`);
-    this.filters.hidden = false;
+    setText(this.parts.count, rows.length === MOST ? `the latest ${MOST}` : rows.length === 1 ? "1 request" : `${rows.length} requests`);
+    this.parts.filters.hidden = false;
     if (rows.length === 0) {
       this.say(this.isFiltered() ? this.nothingFound() : nothingYet());
       return;
     }
     const focused = document.activeElement instanceof HTMLElement ? document.activeElement.dataset.row : undefined;
     fill(
-      this.body,
+      this.parts.body,
       rows.map((row) => this.lines(row)),
     );
-    this.table.hidden = false;
-    this.place.hidden = true;
-    const again = [...this.body.querySelectorAll("button")].find((button) => focused && button.dataset.row === focused);
+    this.parts.table.hidden = false;
+    this.parts.place.hidden = true;
+    const again = [...this.parts.body.querySelectorAll("button")].find((button) => focused && button.dataset.row === focused);
     again?.focus();
   }
 
   /** Show a panel in place of the table. @param {HTMLElement} panel */
   say(panel) {
-    this.table.hidden = true;
-    this.place.hidden = false;
+    this.parts.table.hidden = true;
+    this.parts.place.hidden = false;
     this.rows = [];
-    fill(this.place, panel);
+    fill(this.parts.place, panel);
   }
 
   isFiltered() {
@@ -240,6 +204,35 @@ class RequestsPage {
     this.readAddress();
     this.anew();
   }
+}
+
+/**
+ * Put the elements into the page; those that change are given back.
+ * @param {HTMLElement} content
+ * @param {{typed: () => void, chosen: () => void, toggle: () => void}} listeners
+ */
+function requestsParts(content, { typed, chosen, toggle }) {
+  const find = { type: "search", class: "field", placeholder: "Find in any column", "aria-label": "Find in any column" };
+  const fields = {
+    text: /** @type {HTMLInputElement} */ (el("input", { ...find, oninput: typed })),
+    router: choice("Router", [["", "all routers"], ...routers().map((label) => [label, label])], chosen),
+    status: choice("Outcome", [["", "any outcome"], ["failed"], ["2xx"], ["3xx"], ["4xx"], ["5xx"]], chosen),
+  };
+  const chips = el("div", { class: "chips" });
+  const pause = el("button", { type: "button", class: "button", "aria-pressed": "false", onclick: toggle }, "Pause");
+  const count = el("span", { class: "muted small", role: "status" });
+  const filters = el("div", { class: "filters" }, Object.values(fields), chips, pause, count);
+  const body = el("tbody");
+  const table = el("div", { class: "card table-card", hidden: true }, el("table", { class: "requests" }, head(), body));
+  const place = el("div", null, state("loading", "Asking for the latest requests"));
+  fill(content, filters, table, place);
+  return { fields, chips, pause, count, filters, body, table, place };
+}
+
+/** @param {string} label @param {string[][]} options each a value and, unless it is the same, its text @param {() => void} chosen */
+function choice(label, options, chosen) {
+  const made = options.map(([value, text]) => el("option", { value }, text ?? value));
+  return /** @type {HTMLSelectElement} */ (el("select", { class: "field", "aria-label": label, onchange: chosen }, made));
 }
 
 function head() {
