@@ -14,7 +14,7 @@ from meshgw.app.figures import TIMED_EACH, RequestFigures
 from meshgw.app.policy import is_replayable
 from meshgw.app.replies import ErrorReplies
 from meshgw.bind.route import Route
-from meshgw.core.exchange import Exchange, Hold, Upstream
+from meshgw.core.exchange import UNKNOWN_LENGTH, Exchange, Hold, Upstream
 from meshgw.core.stack import Pipeline, Reply, ResponseHook, Wait, reply_headers
 from meshgw.core.timers import Wheel
 from meshgw.errors import CallerGone, DeadlineExceeded, MeshError, Refused
@@ -345,7 +345,7 @@ class Walk(Attempts):
         if ex.error is None:
             ex.error = CallerGone()
         if not ex.responded:
-            ex.status = 0
+            ex.status, ex.response_length = 0, UNKNOWN_LENGTH  # what stands there is of an answer before
         self.finish(ex)
 
     def finish(self, ex: Exchange) -> None:

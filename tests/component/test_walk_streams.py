@@ -171,7 +171,7 @@ def test_every_request_has_its_line_in_the_access_log(tmp_path: File) -> None:
     assert lines[0].startswith("web 127.0.0.1 - - [")
     assert lines[0].endswith('"GET /a?b HTTP/1.1" 200 2 "/r" "x\\x22y"')
     assert '"GET /error HTTP/1.1" 502 ' in lines[1]
-    assert '"GET /gone HTTP/1.1" 499 ' in lines[2]
+    assert '"GET /gone HTTP/1.1" 499 - "' in lines[2]
     assert lines[3].startswith("- 127.0.0.1 ")
     assert " 400 " in lines[3]
     assert len(lines) == 4
