@@ -48,13 +48,14 @@ from meshgw.filters.forwarded import (
 from meshgw.filters.forwarders import TrustedForwarders
 from meshgw.filters.grpc import GrpcDeadline, GrpcTimeout
 from meshgw.filters.limits import ConcurrencyLimit
+from meshgw.filters.propagation import without_spans
 from meshgw.filters.recording import LONGEST_TAG, Setting
 from meshgw.filters.stats import AttemptStats, ServiceStats
 from meshgw.filters.strip import StripContext
 from meshgw.filters.success import SuccessClass
 from meshgw.filters.timeouts import AttemptTimeout, Deadlines, ServerTimeout, TotalTimeout
 from meshgw.filters.tracing import AttemptTracing, Sampler, ServerTracing
-from meshgw.kinds import Runtime
+from meshgw.kinds import Propagator, Runtime
 from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
 from meshgw.server.shares import Shares
@@ -249,10 +250,11 @@ def _diagnostic_trace(bound: BoundLevel) -> DiagnosticTrace:
 def trace_setting(config: RequestRouterConfig, label: str, shared: Shared) -> Setting:
     """What a router's traces are told and recorded with."""
     chosen = config.trace_propagator
+    propagator: Propagator = chosen.kind.build(chosen.config, shared.runtime)
     return Setting(
         label=label,
         dtab=config.dtab.show()[:LONGEST_TAG],
-        propagator=chosen.kind.build(chosen.config, shared.runtime),
+        propagator=without_spans(propagator) if shared.sampler is None else propagator,
         clock=shared.clock,
         now=shared.now,
         bits=_bits(shared),

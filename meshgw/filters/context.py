@@ -11,7 +11,7 @@ from urllib.parse import quote_plus
 
 from meshgw.core.exchange import Exchange
 from meshgw.core.stack import Reply
-from meshgw.filters.propagation import L5D, TRACE_FIELDS
+from meshgw.filters.propagation import L5D, TRACE_FIELDS, L5dPropagator
 from meshgw.kinds import Propagator
 from meshgw.naming.dtab import Dtab, DtabSyntaxError
 from meshgw.wire.context import TraceId, decide_sampling, decode_deadline
@@ -51,7 +51,7 @@ class ServerContext:
         """``start_deadline`` is called for a request that comes with one; it may raise."""
         self._bits, self._salt, self._start_deadline, self._propagator = bits, salt, start_deadline, propagator
         self._reads = _READ | propagator.fields
-        self._is_plain = propagator is L5D
+        self._is_plain = isinstance(propagator, L5dPropagator)
         self._dtabs: dict[bytes, Dtab] = {}
 
     def on_request(self, ex: Exchange) -> Reply | None:

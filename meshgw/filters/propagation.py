@@ -23,15 +23,31 @@ TRACE_FIELDS: Final = W3C_FIELDS | b3.FIELDS
 
 
 class L5dPropagator:
-    """Linkerd's own field, ``l5d-ctx-trace``; and ``traceparent`` of callers that send it, so that their traces go on.
+    """Linkerd's own field, ``l5d-ctx-trace``. Fields of other forms pass as they are."""
+
+    fields = frozenset((CTX_TRACE,))
+    has_wide_ids = False
+    heeds_sample = True
+
+    def read(self, seen: Mapping[bytes, bytes], span: int) -> TraceId | None:
+        """See :class:`meshgw.kinds.Propagator`."""
+        value = seen.get(CTX_TRACE)
+        known = None if value is None else decode_trace(value)
+        return None if known is None else known.child(span)
+
+    def lines(self, trace: TraceId, span: int, seen: Mapping[bytes, bytes]) -> tuple[bytes, ...]:
+        """See :class:`meshgw.kinds.Propagator`."""
+        return trace.lines(span)
+
+
+class L5dAndW3cPropagator(L5dPropagator):
+    """Linkerd's own field; and ``traceparent`` of callers that send it, so that their traces go on.
 
     Where both are there, ``l5d-ctx-trace`` says which trace it is. A service that copies that field and traces by itself names in
     ``traceparent`` the span of its own that calls, which is nearer then. A ``traceparent`` of another trace is not ours to change.
     """
 
     fields = W3C_FIELDS | {CTX_TRACE}
-    has_wide_ids = False
-    heeds_sample = True
 
     def read(self, seen: Mapping[bytes, bytes], span: int) -> TraceId | None:
         """See :class:`meshgw.kinds.Propagator`."""
@@ -46,11 +62,13 @@ class L5dPropagator:
 
     def lines(self, trace: TraceId, span: int, seen: Mapping[bytes, bytes]) -> tuple[bytes, ...]:
         """See :class:`meshgw.kinds.Propagator`; ``traceparent`` is only told on where the caller did."""
-        caller = _w3c_caller(seen)
-        if caller is None:
+        if TRACEPARENT not in seen:
             return trace.lines(span)
-        value = encode_traceparent(trace, span) if caller.is_of(trace) else seen[TRACEPARENT]
-        return (*trace.lines(span), b"traceparent: " + value, *_state_lines(seen))
+        if trace.told:
+            return (*trace.lines(span), b"traceparent: " + encode_traceparent(trace, span), *_state_lines(seen))
+        if _w3c_caller(seen) is None:
+            return trace.lines(span)
+        return (*trace.lines(span), b"traceparent: " + seen[TRACEPARENT], *_state_lines(seen))
 
 
 class B3Propagator:
@@ -93,7 +111,7 @@ class W3cPropagator:
         if trace.is_sampled is None:
             return trace.lines(span)[:1]
         line = b"traceparent: " + encode_traceparent(trace, span)
-        return (line,) if _w3c_caller(seen) is None else (line, *_state_lines(seen))
+        return (line, *_state_lines(seen)) if trace.told else (line,)
 
 
 def _w3c_caller(seen: Mapping[bytes, bytes]) -> TraceId | None:
@@ -107,12 +125,22 @@ def _state_lines(seen: Mapping[bytes, bytes]) -> tuple[bytes, ...]:
 
 
 L5D: Final[Propagator] = L5dPropagator()
-"""The one that routers have where none is configured."""
+L5D_AND_W3C: Final[Propagator] = L5dAndW3cPropagator()
+"""The one that routers have where none is configured. It is as the former where nobody takes spans: a hop that tells nothing of itself has
+no place in a trace, and need not look at a field that is another in each request."""
+
+
+def without_spans(propagator: Propagator) -> Propagator:
+    """What ``propagator`` may be replaced by where no telemeter takes spans."""
+    return L5D if propagator is L5D_AND_W3C else propagator
 
 
 @attrs.frozen(kw_only=True)
 class L5dConfig:
-    """Traces in Linkerd's `l5d-ctx-trace`, with `l5d-sample` and `l5d-reqid`; a caller's `traceparent` is continued."""
+    """Traces in Linkerd's `l5d-ctx-trace`, with `l5d-sample` and `l5d-reqid`.
+
+    Where a telemeter takes spans, a caller's `traceparent` is continued; else it passes as it is.
+    """
 
 
 @attrs.frozen(kw_only=True)
@@ -126,7 +154,7 @@ class W3cConfig:
 
 
 def _l5d(config: L5dConfig, runtime: Runtime) -> Propagator:
-    return L5D
+    return L5D_AND_W3C
 
 
 def _b3(config: B3Config, runtime: Runtime) -> Propagator:

@@ -20,16 +20,19 @@ _SCATTER, _HALF = 0x9E3779B97F4A7C15, (1 << 32) - 1
 
 
 class TraceId:
-    """A position in a trace: 64-bit ids, flags, and the high half of a 128-bit trace id (0 when the trace id has 64 bits)."""
+    """A position in a trace: 64-bit ids, flags, and the high half of a 128-bit trace id (0 when the trace id has 64 bits).
 
-    __slots__ = ("flags", "high", "parent", "span", "trace")
+    ``told`` is whether the request's ``traceparent`` says where it is.
+    """
 
-    def __init__(self, span: int, parent: int, trace: int, flags: int = 0, high: int = 0) -> None:
-        self.span, self.parent, self.trace, self.flags, self.high = span, parent, trace, flags, high
+    __slots__ = ("flags", "high", "parent", "span", "told", "trace")
+
+    def __init__(self, span: int, parent: int, trace: int, flags: int = 0, high: int = 0, *, told: bool = False) -> None:
+        self.span, self.parent, self.trace, self.flags, self.high, self.told = span, parent, trace, flags, high, told
 
     def child(self, span: int) -> TraceId:
         """The position of a new span below this one."""
-        return TraceId(span, self.span, self.trace, self.flags, self.high)
+        return TraceId(span, self.span, self.trace, self.flags, self.high, told=self.told)
 
     @property
     def is_sampled(self) -> bool | None:

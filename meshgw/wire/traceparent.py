@@ -37,7 +37,7 @@ def decode_traceparent(value: bytes) -> TraceId | None:
     if not whole or not parent:
         return None
     decision = SAMPLING_KNOWN | (SAMPLED if int(flags, 16) & _SAMPLED_FLAG else 0)
-    return TraceId(parent, parent, whole & _MASK, decision, whole >> 64)
+    return TraceId(parent, parent, whole & _MASK, decision, whole >> 64, told=True)
 
 
 def encode_traceparent(trace: TraceId, span: int) -> bytes:

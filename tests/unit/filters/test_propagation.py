@@ -8,7 +8,7 @@ from fakes.heads import section
 from meshgw.core.exchange import Exchange
 from meshgw.filters.context import TAKEN, ClearContext, ServerContext, untrusted_fields
 from meshgw.filters.destination import Destination
-from meshgw.filters.propagation import L5D, B3Propagator, W3cPropagator
+from meshgw.filters.propagation import L5D, L5D_AND_W3C, B3Propagator, W3cPropagator
 from meshgw.kinds import Propagator
 from meshgw.naming.path import Path
 from meshgw.wire.b3 import decode_b3
@@ -17,7 +17,7 @@ from meshgw.wire.headers import FieldTable
 from meshgw.wire.traceparent import decode_traceparent
 
 B3, W3C = B3Propagator(), W3cPropagator()
-EVERY = pytest.mark.parametrize("propagator", [L5D, B3, W3C], ids=["l5d", "b3", "w3c"])
+EVERY = pytest.mark.parametrize("propagator", [L5D_AND_W3C, B3, W3C], ids=["l5d", "b3", "w3c"])
 HIGH, LOW, CALLER = 0x0AF7651916CD43DD, 0x8448EB211C80319C, 0xB7AD6B7169203331
 PARENT_LINE = b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 B3_LINE = b"b3: 0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-1"
@@ -40,13 +40,15 @@ def passed(propagator: Propagator, *lines: bytes, clear: bool = False) -> tuple[
 
 def traces(fields: dict[bytes, bytes]) -> set[bytes]:
     """The names of those fields that tell of traces."""
-    return {name for name in fields if name in untrusted_fields(L5D) or name == b"l5d-reqid"}
+    return {name for name in fields if name in untrusted_fields(L5D_AND_W3C) or name == b"l5d-reqid"}
 
 
 # --- every propagator
 
 
-@pytest.mark.parametrize(("propagator", "line"), [(L5D, L5D_LINE), (L5D, PARENT_LINE), (B3, B3_LINE), (W3C, PARENT_LINE), (W3C, L5D_LINE)])
+@pytest.mark.parametrize(
+    ("propagator", "line"), [(L5D_AND_W3C, L5D_LINE), (L5D_AND_W3C, PARENT_LINE), (B3, B3_LINE), (W3C, PARENT_LINE), (W3C, L5D_LINE)]
+)
 def test_a_callers_trace_goes_on_with_a_span_of_this_hop_and_one_of_the_next(propagator: Propagator, line: bytes) -> None:
     ex, fields = passed(propagator, line)
     assert ex.trace is not None
@@ -70,7 +72,7 @@ def test_a_callers_trace_goes_on_with_a_span_of_this_hop_and_one_of_the_next(pro
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(sorted(untrusted_fields(L5D) | {b"l5d-sample", b"l5d-reqid"})),
+            st.sampled_from(sorted(untrusted_fields(L5D_AND_W3C) | {b"l5d-sample", b"l5d-reqid"})),
             st.binary(max_size=80).map(lambda value: bytes(byte for byte in value if byte > 0x20 and byte != 0x7F)),
         ),
         max_size=6,
@@ -98,7 +100,7 @@ def test_a_server_that_clears_context_believes_and_passes_on_no_trace_of_any_for
     assert traces(fields) == traces(passed(propagator)[1])
 
 
-@pytest.mark.parametrize(("propagator", "line"), [(L5D, B3_LINE), (W3C, B3_LINE), (B3, PARENT_LINE), (B3, b"tracestate: a=1")])
+@pytest.mark.parametrize(("propagator", "line"), [(L5D_AND_W3C, B3_LINE), (W3C, B3_LINE), (B3, PARENT_LINE), (B3, b"tracestate: a=1")])
 def test_fields_of_another_form_pass_as_they_are(propagator: Propagator, line: bytes) -> None:
     ex, _ = passed(propagator, line)
     assert line in ex.headers.lines
@@ -110,18 +112,24 @@ def test_fields_of_another_form_pass_as_they_are(propagator: Propagator, line: b
 
 
 def test_the_request_id_is_the_defaults_alone() -> None:
-    assert passed(L5D)[1][b"l5d-reqid"] == b"%016x" % OWN
+    assert passed(L5D_AND_W3C)[1][b"l5d-reqid"] == b"%016x" % OWN
     assert b"l5d-reqid" not in passed(B3)[1]
     assert b"l5d-reqid" not in passed(W3C, PARENT_LINE)[1]
 
 
+def test_a_hop_without_spans_of_its_own_passes_traceparent_as_it_is() -> None:
+    ex, fields = passed(L5D, L5D_LINE, PARENT_LINE, b"tracestate: a=1")
+    assert {PARENT_LINE, b"tracestate: a=1"} <= set(ex.headers.lines)
+    assert traces(fields) == traces(passed(L5D, L5D_LINE)[1]) | {b"traceparent", b"tracestate"}
+
+
 def test_where_the_caller_tells_no_traceparent_none_is_told() -> None:
-    assert traces(passed(L5D)[1]) == traces(passed(L5D, L5D_LINE)[1]) == {b"l5d-ctx-trace", b"l5d-reqid"}
+    assert traces(passed(L5D_AND_W3C)[1]) == traces(passed(L5D_AND_W3C, L5D_LINE)[1]) == {b"l5d-ctx-trace", b"l5d-reqid"}
 
 
 def test_of_both_fields_in_one_trace_traceparent_names_the_nearer_span() -> None:
     copied = b"l5d-ctx-trace: " + TraceId(7, 6, LOW, SAMPLING_KNOWN, HIGH).encode()
-    ex, fields = passed(L5D, copied, PARENT_LINE, b"tracestate: a=1")
+    ex, fields = passed(L5D_AND_W3C, copied, PARENT_LINE, b"tracestate: a=1")
     assert ex.trace is not None
     assert (ex.trace.parent, ex.trace.is_sampled) == (CALLER, False)
     assert fields[b"traceparent"] == b"00-0af7651916cd43dd8448eb211c80319c-%016x-00" % SENT
@@ -129,14 +137,14 @@ def test_of_both_fields_in_one_trace_traceparent_names_the_nearer_span() -> None
 
 
 def test_a_traceparent_of_another_trace_than_the_callers_passes_untouched() -> None:
-    ex, fields = passed(L5D, b"l5d-ctx-trace: " + TraceId(7, 6, 5).encode(), PARENT_LINE, b"tracestate: a=1")
+    ex, fields = passed(L5D_AND_W3C, b"l5d-ctx-trace: " + TraceId(7, 6, 5).encode(), PARENT_LINE, b"tracestate: a=1")
     assert ex.trace is not None
     assert (ex.trace.trace, ex.trace.parent) == (5, 7)
     assert (b"traceparent: " + fields[b"traceparent"], fields[b"tracestate"]) == (PARENT_LINE, b"a=1")
 
 
 def test_an_invalid_traceparent_is_dropped_with_its_state() -> None:
-    for propagator in (L5D, W3C):
+    for propagator in (L5D_AND_W3C, W3C):
         ex, fields = passed(propagator, b"traceparent: 00-0-0-00", b"tracestate: a=1", b"l5d-sample: 1")
         assert ex.trace is not None
         assert ex.trace.trace == OWN

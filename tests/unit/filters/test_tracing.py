@@ -4,7 +4,7 @@ import pytest
 
 from fakes.tracers import FakeTracer
 from meshgw.core.exchange import Exchange
-from meshgw.filters.propagation import L5D
+from meshgw.filters.propagation import L5D_AND_W3C
 from meshgw.filters.recording import Setting
 from meshgw.filters.tracing import Sampler, ServerTracing
 from meshgw.telemetry.spans import TracingSwitch
@@ -64,7 +64,7 @@ def test_nothing_and_everything_are_exact(rate: float, sampled: bool) -> None:
 
 def test_while_tracing_is_off_nothing_is_recorded_or_decided() -> None:
     switch = TracingSwitch()
-    setting = Setting(label="http", dtab="", propagator=L5D, clock=lambda: 1.0, now=lambda: 1.0, bits=lambda: 2)
+    setting = Setting(label="http", dtab="", propagator=L5D_AND_W3C, clock=lambda: 1.0, now=lambda: 1.0, bits=lambda: 2)
     tracing = ServerTracing(Sampler([FakeTracer()], 0), switch, setting)
 
     def arrived() -> Exchange:
