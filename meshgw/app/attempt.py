@@ -394,11 +394,22 @@ class Attempts:
             self._leave_node(ex)
         if depth >= BOUND:
             pipeline = ex.bound.pipeline
-            for hook in pipeline.ends if partial is None or depth > BOUND else partial:
-                hook(ex)
+            self.run_ends(ex, pipeline.ends if partial is None or depth > BOUND else partial)
             if pipeline.stats is not None:
                 pipeline.stats.on_end(ex)
             ex.queued = 0.0
+
+    def run_ends(self, ex: Exchange, hooks: tuple[EndHook, ...]) -> None:
+        """Run all end hooks, whatever one of them does: each may have something to give back."""
+        for hook in hooks:
+            try:
+                hook(ex)
+            except Exception:  # noqa: BLE001 - the rim around filters, which plug-ins provide
+                self.end_defect(ex)
+
+    def end_defect(self, ex: Exchange) -> None:
+        """Something raised that must not while the exchange ends, which goes on."""
+        log.failure("defect while accounting for {method} {target}", method=ex.method, target=ex.target)
 
     def _with_names(self, ex: Exchange, error: MeshError) -> MeshError:
         if not isinstance(error, ConnectFailed):

@@ -367,18 +367,21 @@ class Walk(Attempts):
                 self._end_ordinary(ex, route)
             else:
                 self._end_levels(ex, depth)
-            outcome = ex.outcome
-            cell = self._cells.get(outcome) or self._outcomes.cell(outcome)
-            cell.count += 1
-            cell.sum += ex.micros
-            cell.buckets[ex.bucket] += 1
-            self._asked[ex.request_bytes] += 1
-            if ex.response_length >= 0 and ex.status:
-                self._answered[ex.response_length] += 1
-            for hook in self._server.ends if partial is None or depth > SERVER else partial:
+        except Exception:  # noqa: BLE001 - balancers and breakers are plug-in code; theirs must not cost the connection
+            self.end_defect(ex)
+        outcome = ex.outcome
+        cell = self._cells.get(outcome) or self._outcomes.cell(outcome)
+        cell.count += 1
+        cell.sum += ex.micros
+        cell.buckets[ex.bucket] += 1
+        self._asked[ex.request_bytes] += 1
+        if ex.response_length >= 0 and ex.status:
+            self._answered[ex.response_length] += 1
+        for hook in self._server.ends if partial is None or depth > SERVER else partial:
+            try:
                 hook(ex)
-        except Exception:  # noqa: BLE001 - an end hook must not raise; one of a plug-in that does must not cost the connection
-            log.failure("defect while accounting for {method} {target}", method=ex.method, target=ex.target)
+            except Exception:  # noqa: BLE001 - plug-in code again; the other hooks have something to give back
+                self.end_defect(ex)
         if route is not None and route.is_oneshot and not route.in_flight:
             self._routes.drop(route)
 
@@ -404,10 +407,10 @@ class Walk(Attempts):
         breaker = node.endpoint.breaker
         if breaker is not None and not (is_success and breaker.is_calm):
             node.endpoint.ended(ex)
-        for hook in bound.pipeline.ends:
-            hook(ex)
-        for hook in route.pipeline.ends:
-            hook(ex)
+        if bound.pipeline.ends:
+            self.run_ends(ex, bound.pipeline.ends)
+        if route.pipeline.ends:
+            self.run_ends(ex, route.pipeline.ends)
 
     def _end_levels(self, ex: Exchange, depth: int) -> None:
         """Any end: the attempt under way, then the logical name's level, as far as they were reached."""
@@ -418,7 +421,6 @@ class Walk(Attempts):
             self.end_attempt(ex, depth, partial)
         if depth >= PATH:
             pipeline = ex.route.pipeline
-            for hook in pipeline.ends if partial is None or depth > PATH else partial:
-                hook(ex)
+            self.run_ends(ex, pipeline.ends if partial is None or depth > PATH else partial)
             if pipeline.stats is not None:
                 pipeline.stats.on_end(ex)

@@ -12,6 +12,7 @@ from typing import Final
 import attrs
 
 from meshgw.core.exchange import Exchange
+from meshgw.core.logger import make_logger
 from meshgw.errors import (
     AnswerError,
     BalanceError,
@@ -43,6 +44,7 @@ _PHASES: Final[Sequence[tuple[tuple[type[MeshError], ...], str]]] = (
 )
 _GRPC_STATUS: Final = b"grpc-status"
 _H2: Final = b"2"
+_log = make_logger()
 
 
 @attrs.frozen(kw_only=True)
@@ -183,7 +185,10 @@ class Recording:
         """See :class:`meshgw.core.exchange.Recording`."""
         spans = (self._server_span(ex), *self._spans)
         for taker in self._takers:
-            taker.record(spans)
+            try:
+                taker.record(spans)
+            except Exception:  # noqa: BLE001 - the rim around tracers, which plug-ins provide
+                _log.failure("defect in a tracer; the spans of a request are lost to it")
 
     def _server_span(self, ex: Exchange) -> Span:
         setting, error = self._setting, ex.error

@@ -346,6 +346,25 @@ def test_a_caller_that_goes_away_while_its_name_is_bound_closes_the_binding() ->
         assert words(only(tracer)[0]) == ["namer.closed"]
 
 
+class BrokenTracer(FakeTracer):
+    def record(self, spans: tuple[Span, ...]) -> None:
+        raise RuntimeError("defect of a plug-in")
+
+
+def test_a_tracer_that_raises_costs_neither_the_others_nor_the_place_of_the_request() -> None:
+    tracer = FakeTracer()
+    with Mesh(server="maxConcurrentRequests: 1", tracers=[BrokenTracer(), tracer]) as mesh:
+        caller, upstream, _ = asked(mesh)
+        upstream.send(OK)
+        caller.expect(b"ok")
+        caller.get()
+        upstream.expect(b"\r\n\r\n", 2)
+        assert len(tracer.requests) == 1
+        upstream.send(OK)
+        caller.expect(b"ok", 2)
+        assert len(tracer.requests) == 2
+
+
 # --- sampling
 
 

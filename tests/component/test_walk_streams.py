@@ -138,6 +138,28 @@ def test_a_filter_that_fails_is_answered_500_and_accounted_for(mesh: Mesh) -> No
     assert mesh.snapshot().gauges["rt", "http", "server", f"127.0.0.1/{mesh.port}", "pending"] == 0
 
 
+def test_an_end_hook_that_fails_keeps_no_other_and_no_counter_from_what_they_do(mesh: Mesh) -> None:
+    def faulty(_ex: object) -> None:
+        raise ZeroDivisionError
+
+    ended: list[object] = []
+    caller, upstream, _ = asked(mesh)
+    ex = next(iter(mesh.router.listeners[0]._open))._ex  # type: ignore[attr-defined]
+    for pipeline in (ex.walk._server, ex.route.pipeline, ex.bound.pipeline):
+        pipeline.ends = (faulty, ended.append)
+    upstream.send(OK)
+    caller.expect(DONE)
+    assert len(ended) == 3
+    caller.get()
+    upstream.expect(b"\r\n\r\n", 2)
+    upstream.send(b"broken\r\n\r\n")
+    caller.expect(b"HTTP/1.1 502 ")
+    assert len(ended) == 6
+    pending = {names[2:4]: value for names, value in mesh.snapshot().gauges.items() if names[-1] == "pending"}
+    assert len(pending) == 3
+    assert not any(pending.values())
+
+
 def test_a_server_that_clears_context_hides_errors_of_services_in_one_framing() -> None:
     with Mesh(server="clearContext: true") as mesh:
         caller, upstream, _ = asked(mesh)
