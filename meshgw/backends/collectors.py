@@ -256,6 +256,7 @@ def retry_after(headers: Mapping[str, str]) -> float:
         return float(text[:9])
     try:
         wait = parsedate_to_datetime(text) - parsedate_to_datetime(headers.get("date", ""))
-    except (ValueError, TypeError):  # the latter: one of them has a time zone and the other has none
+    # one of them has a time zone and the other has none; or a number in it is beyond what a date can hold
+    except (ValueError, TypeError, OverflowError):
         return 0.0
     return max(0.0, wait.total_seconds())

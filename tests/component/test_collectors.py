@@ -379,6 +379,8 @@ def test_end_tells_the_last_spans_and_closes_the_connection() -> None:
         ({"retry-after": "Wed, 21 Oct 2015 07:28:30 GMT"}, 0.0),
         ({"retry-after": "Wed, 21 Oct 2015 07:28:30 GMT", "date": "Wed, 21 Oct 2015 07:28:00"}, 0.0),
         ({"retry-after": "9" * 400}, 999999999.0),
+        ({"retry-after": "Wed, 21 Oct 99999999999 07:28:30 GMT", "date": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:30 +99999999999999", "date": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
     ],
 )
 def test_retry_after_is_seconds_or_a_moment(headers: dict[str, str], seconds: float) -> None:
