@@ -240,7 +240,7 @@ class Exchange:
     - Route: ``name``, ``dtab`` (local entries or None), ``route``, ``bound``, ``node``, ``upstream``. ``depth`` counts the levels of stacks
       passed; ``partial`` holds the end hooks to run at the last one when a filter stopped the exchange there. ``tally`` is set while it is
       counted as an ordinary one (``filters.stats.Tally``). ``root`` is the id of a trace that begins with this request, else 0;
-      ``recording`` is set while its spans are recorded (:class:`Recording`).
+      ``root_flags`` are its flags. ``recording`` is set while its spans are recorded (:class:`Recording`).
     - Attempts: ``attempts`` counts requeues, ``retries`` retries, ``waits`` gives the backoffs to come. ``queued`` is since when it waits
       for a connection, else 0. ``base`` is the number of header lines before those of an attempt, ``replay`` the whole body while it is
       kept. ``verdict`` is the classifier's; None: nobody knows.
@@ -294,6 +294,7 @@ class Exchange:
         "response_length",
         "retries",
         "root",
+        "root_flags",
         "route",
         "scheme",
         "secured",
@@ -326,6 +327,7 @@ class Exchange:
         self.attempt_started = self.ended = self.headed = self.queued = 0.0
         self.micros = self.bucket = self.response_length = self.base = self.depth = 0
         self.outcome: int | str = 0
+        self.root_flags = 0
         self.tally: Any = None
         self.secured: Secured | None = None
         self.length = -1  # so that the first reset is a whole one
@@ -367,7 +369,7 @@ class Exchange:
     def trace(self) -> TraceId | None:
         """The request's place in its trace; that of one that begins here is worked out when somebody asks for it."""
         if self._trace is None and self.root:
-            self._trace = TraceId(self.root, self.root, self.root)
+            self._trace = TraceId(self.root, self.root, self.root, self.root_flags)
         return self._trace
 
     @trace.setter

@@ -44,7 +44,7 @@ class Destination:
             lines.append(mine[0] if via is None else b"Via: " + via + b", " + mine[0][5:])
             lines += mine[1:]
         if ex.root:
-            lines += first_lines(self._bits(), ex.root)
+            lines += first_lines(self._bits(), ex.root, ex.root_flags)
         elif ex.recording is not None:
             lines += ex.recording.lines
         elif ex.trace is not None:

@@ -12,13 +12,13 @@ from meshgw.core.exchange import Exchange
 from meshgw.filters.recording import LONGEST_TAG, Recording, Setting
 from meshgw.naming.path import Path
 from meshgw.telemetry.spans import Tracer, TracingSwitch
-from meshgw.wire.context import TraceId, scatter, threshold
+from meshgw.wire.context import SAMPLING_KNOWN, TraceId, scatter, threshold
 
 
 class Sampler:
     """Says which tracers want a trace, and decides for those behind where a tracer here may."""
 
-    __slots__ = ("_all", "_deciding", "_least", "_looking", "_most", "_salt")
+    __slots__ = ("_all", "_deciding", "_least", "_looking", "_most", "_salt", "unwanted")
 
     def __init__(self, tracers: Sequence[Tracer], salt: int) -> None:
         """``salt`` spreads sampling over processes; the routers of one have the same, so that they choose the same traces."""
@@ -28,13 +28,19 @@ class Sampler:
         self._looking = tuple(each for each in self._least if not each[1].decides)
         self._most = max((least for least, _ in self._least), default=0)
         self._deciding = max((least for least, tracer in self._least if tracer.decides), default=None)
+        self.unwanted = 0 if self._deciding is None else SAMPLING_KNOWN
+        """The flags of a trace that begins here and that nobody wants."""
+
+    def wants(self, root: int) -> bool:
+        """Whether anybody here wants the trace that begins with a request, of that id; nobody has decided about it."""
+        return scatter(root, self._salt) < self._most
 
     def takers(self, trace: TraceId) -> tuple[Tracer, ...]:
         """Those who want it. Where nobody has decided and somebody here may, ``trace`` has a decision afterwards."""
         wanted, is_sampled = self._least, trace.is_sampled
         if is_sampled:
             return self._all
-        at = scatter(trace, self._salt)
+        at = scatter(trace.trace, self._salt)
         if is_sampled is None:
             if self._deciding is not None:
                 trace.decide(at < self._deciding)

@@ -69,9 +69,9 @@ class TraceId:
         return b2a_base64(data, newline=False)
 
 
-def first_lines(span: int, root: int) -> tuple[bytes, bytes]:
+def first_lines(span: int, root: int, flags: int = 0) -> tuple[bytes, bytes]:
     """The fields ``l5d-ctx-trace`` and ``l5d-reqid`` that tell a span directly below the root of a trace that begins here."""
-    ids = _pack(span, root, root, 0)
+    ids = _pack(span, root, root, flags)
     return b"l5d-ctx-trace: " + b2a_base64(ids, newline=False), b"l5d-reqid: " + b2a_hex(ids[16:24])
 
 
@@ -98,9 +98,9 @@ def decide_sampling(trace: TraceId, rate: bytes, salt: int) -> None:
     trace.decide(((trace.trace ^ salt) % _WHOLE) < min(1.0, max(0.0, fraction)) * _WHOLE)
 
 
-def scatter(trace: TraceId, salt: int) -> int:
+def scatter(trace: int, salt: int) -> int:
     """A number below 2**32 that is the same for all spans of a trace, and spread evenly over traces whatever their ids are made of."""
-    return ((trace.trace ^ salt) * _SCATTER >> 32) & _HALF
+    return ((trace ^ salt) * _SCATTER >> 32) & _HALF
 
 
 def threshold(rate: float) -> int:

@@ -8,7 +8,7 @@ from meshgw.filters.propagation import L5D_AND_W3C
 from meshgw.filters.recording import Setting
 from meshgw.filters.tracing import Sampler, ServerTracing
 from meshgw.telemetry.spans import TracingSwitch
-from meshgw.wire.context import DEBUG, SAMPLED, SAMPLING_KNOWN, TraceId
+from meshgw.wire.context import DEBUG, SAMPLED, SAMPLING_KNOWN, TraceId, first_lines
 
 
 def some_traces(flags: int = 0) -> list[TraceId]:
@@ -79,3 +79,16 @@ def test_while_tracing_is_off_nothing_is_recorded_or_decided() -> None:
     assert ex.recording is None
     assert ex.trace is not None
     assert ex.trace.is_sampled is None
+
+
+@pytest.mark.parametrize(("decides", "sampled"), [(True, False), (False, None)])
+def test_a_trace_that_begins_here_and_that_nobody_wants_is_told_so_where_somebody_decides(decides: bool, sampled: bool | None) -> None:
+    setting = Setting(label="http", dtab="", propagator=L5D_AND_W3C, clock=lambda: 1.0, now=lambda: 1.0, bits=lambda: 2)
+    tracing = ServerTracing(Sampler([FakeTracer(0.0, decides=decides)], 0), TracingSwitch(), setting)
+    ex = Exchange()
+    ex.version, ex.root = b"1.1", 5
+    tracing.on_request(ex)
+    assert (ex.recording, ex.root) == (None, 5)
+    assert ex.trace is not None
+    assert ex.trace.is_sampled is sampled
+    assert first_lines(7, ex.root, ex.root_flags) == ex.trace.lines(7)

@@ -45,6 +45,7 @@ def test_the_encoding_is_linkerds() -> None:
 @given(WORDS, WORDS)
 def test_a_trace_that_begins_here_is_told_as_any_other(span: int, root: int) -> None:
     assert first_lines(span, root) == TraceId(root, root, root).lines(span)
+    assert first_lines(span, root, SAMPLING_KNOWN) == TraceId(root, root, root, SAMPLING_KNOWN).lines(span)
 
 
 @given(st.binary(max_size=60))
@@ -104,5 +105,5 @@ def test_a_decision_leaves_the_other_flags(flags: int, sampled: bool) -> None:
 @pytest.mark.parametrize("rate", [0.0, 0.001, 0.1, 0.5, 1.0])
 def test_scattering_chooses_the_part_of_a_rate_whatever_ids_are_made_of(rate: float, step: int) -> None:
     least = threshold(rate)
-    chosen = sum(scatter(TraceId(1, 1, (number * step) & ((1 << 64) - 1)), 0xABCDEF) < least for number in range(20_000))
+    chosen = sum(scatter((number * step) & ((1 << 64) - 1), 0xABCDEF) < least for number in range(20_000))
     assert abs(chosen / 20_000 - rate) < 0.01
