@@ -7,12 +7,15 @@ ordinary request, one attempt that was answered, is counted once for all three b
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from meshgw.core.exchange import Exchange
-from meshgw.errors import ConnectError
+from meshgw.errors import BalanceError, BindError, ConnectError
 from meshgw.telemetry.histogram import Histogram, bucket_of
 from meshgw.telemetry.outcomes import Cell, Outcomes
+
+_NOT_SENT: Final = (BindError, BalanceError, ConnectError)
+"""Errors of attempts that came to no endpoint."""
 
 
 class Budget(Protocol):
@@ -92,12 +95,13 @@ class AttemptStats:
         budget.requests += 1
 
     def on_end(self, ex: Exchange, *, last: bool = True) -> None:
-        """It ended; ``last`` tells that no requeue follows. One that got no connection was no request (spec 9.9): the pools count those.
+        """It ended; ``last`` tells that no requeue follows. One that got no endpoint or no connection was no request (spec 9.9): its
+        service counts it, and the pools count those of the second kind.
 
         The time of a retry, or after an injected delay, counts from the attempt's own beginning.
         """
         outcome, micros, bucket, error = ex.outcome, ex.micros, ex.bucket, ex.error
-        if isinstance(error, ConnectError):
+        if isinstance(error, _NOT_SENT):
             self.client.started -= 1
             self.service.started -= 1
         else:

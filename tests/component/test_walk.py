@@ -330,6 +330,9 @@ def test_a_bound_name_without_addresses_is_answered_502_at_once(mesh: Mesh, addr
     mesh.names.lead("web")
     mesh.names.addr("/#/web").set(addr)  # type: ignore[arg-type]
     assert mesh.caller().get().expect(b"it has no addresses").startswith(b"HTTP/1.1 502 ")
+    assert counted(mesh, "service/svc/web") == (1, 0, 1)
+    assert counted(mesh, "client/#/web") == (0, 0, 0)  # as nothing was dispatched
+    assert gauge(mesh, "client/#/web/pending") == 0
 
 
 # --- callers that go away
