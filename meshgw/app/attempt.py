@@ -17,6 +17,7 @@ from meshgw.core.stack import EndHook, Pipeline, ResponseHook, Wait
 from meshgw.core.timers import Wheel
 from meshgw.errors import BindingTimeout, ConnectFailed, InternalError, MeshError, Rebound, RulesUnknown, Unbound
 from meshgw.filters.classify import NON_RETRYABLE_FAILURE, RETRYABLE_FAILURE, SUCCESS
+from meshgw.filters.reading import path_of
 from meshgw.kinds import NotYet
 from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
@@ -230,7 +231,7 @@ class Attempts:
 
     def defect(self, ex: Exchange) -> None:
         """Something raised that must not."""
-        log.failure("defect on the way of {method} {target}", method=ex.method, target=ex.target)
+        log.failure("defect on the way of {method} {target}", method=ex.method, target=path_of(ex.target))
         self.fail(ex, InternalError(where="the request's stack"))
 
     def connected(self, ex: Exchange, upstream: Upstream) -> None:
@@ -409,7 +410,7 @@ class Attempts:
 
     def end_defect(self, ex: Exchange) -> None:
         """Something raised that must not while the exchange ends, which goes on."""
-        log.failure("defect while accounting for {method} {target}", method=ex.method, target=ex.target)
+        log.failure("defect while accounting for {method} {target}", method=ex.method, target=path_of(ex.target))
 
     def _with_names(self, ex: Exchange, error: MeshError) -> MeshError:
         if not isinstance(error, ConnectFailed):

@@ -19,6 +19,7 @@ from meshgw.core.stack import Pipeline, Reply, ResponseHook, Wait, reply_headers
 from meshgw.core.timers import Wheel
 from meshgw.errors import CallerGone, DeadlineExceeded, MeshError, Refused
 from meshgw.filters.classify import NON_RETRYABLE_FAILURE, RETRYABLE_FAILURE, SUCCESS
+from meshgw.filters.reading import path_of
 from meshgw.filters.success import FAILURE_LINE, SUCCESS_LINE
 from meshgw.identify.request import unidentified
 from meshgw.kinds import Identifier, NotYet
@@ -272,7 +273,7 @@ class Walk(Attempts):
         try:
             ex.verdict = verdict = conclude(ex, trailers)
         except Exception:  # noqa: BLE001 - a classifier is plug-in code; the answer is on its way already
-            log.failure("defect while judging the answer to {method} {target}", method=ex.method, target=ex.target)
+            log.failure("defect while judging the answer to {method} {target}", method=ex.method, target=path_of(ex.target))
             return trailers
         return [*trailers, SUCCESS_LINE if verdict is SUCCESS else FAILURE_LINE]
 

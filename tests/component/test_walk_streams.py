@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path as File
 
 import pytest
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from meshgw.core.stack import Reply
 from meshgw.core.transport import HIGH_WATER
@@ -136,6 +137,27 @@ def test_a_filter_that_fails_is_answered_500_and_accounted_for(mesh: Mesh) -> No
     scope = f"server/127.0.0.1/{mesh.port}"
     assert mesh.counter(f"{scope}/requests") == 2
     assert mesh.snapshot().gauges["rt", "http", "server", f"127.0.0.1/{mesh.port}", "pending"] == 0
+
+
+def test_the_log_of_a_defect_has_no_query(mesh: Mesh, request: pytest.FixtureRequest) -> None:
+    def faulty(_ex: object) -> None:
+        raise ZeroDivisionError
+
+    told: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        told.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    request.addfinalizer(lambda: globalLogPublisher.removeObserver(observe))
+    caller, upstream, _ = asked(mesh, b"GET /a?token=secret HTTP/1.1\r\nHost: web\r\n\r\n")
+    ex = next(iter(mesh.router.listeners[0]._open))._ex  # type: ignore[attr-defined]
+    ex.bound.pipeline.responses = (faulty,)
+    ex.walk._server.ends = (faulty,)
+    upstream.send(OK)
+    caller.expect(b"HTTP/1.1 500 ")
+    assert any("/a" in text for text in told)
+    assert not any("secret" in text for text in told)
 
 
 def test_an_end_hook_that_fails_keeps_no_other_and_no_counter_from_what_they_do(mesh: Mesh) -> None:
