@@ -245,6 +245,7 @@ class Gateway(MultiService):
         for router in self.routers.values():
             router.stop_accepting(close_idle=close_idle)
         await self._drain()
+        await self._conclude()
         self._final = self.metrics.snapshot()  # what belongs to names and clients goes with them
         if self._end_process_metrics is not None:
             self._end_process_metrics()
@@ -253,6 +254,15 @@ class Gateway(MultiService):
         self.stalls.stop()
         self._spawner.stop()
         await maybeDeferred(super().stopService)
+
+    async def _conclude(self) -> None:
+        """Telemeters that tell what is counted, rather than being asked for it, have a last word."""
+        for telemeter in self.telemeters:
+            if hasattr(telemeter, "conclude"):
+                try:
+                    await telemeter.conclude()
+                except Exception:  # noqa: BLE001 - the rim around telemeters, which plug-ins provide
+                    _log.failure("defect in a telemeter at the end of the process")
 
     async def _drain(self) -> None:
         self._deadline = self._reactor.seconds() + self.grace

@@ -108,6 +108,17 @@ class Statsd(Service):
         if not failure.check(CancelledError):  # type: ignore[no-untyped-call]
             _log.failure("defect in telling StatsD; it goes on with the next second", failure=failure)
 
+    async def conclude(self) -> None:
+        """Nothing is served any more: tell what was counted since the last time, before what belongs to names goes with them."""
+        if not self._loop.running:
+            return
+        self._loop.stop()
+        if self._telling is not None and not self._telling.called:
+            told: Deferred[None] = Deferred()
+            self._telling.addBoth(told.callback)
+            await told
+        await self._tick()
+
     async def _tell(self) -> None:
         if self._address is None:
             return

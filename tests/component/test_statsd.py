@@ -7,14 +7,16 @@ from random import Random
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.error import MessageLengthError
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 
 from meshgw.core.address import ADDR_NEG, Addr, Address, Replicas
 from meshgw.core.live import Live, Source
+from meshgw.core.slices import Work
 from meshgw.kinds import Runtime
-from meshgw.telemetry.metrics import Metrics
+from meshgw.telemetry.metrics import Metrics, Snapshot
 from meshgw.telemetry.statsd import KIND, Statsd, StatsdConfig
 
 
@@ -72,6 +74,24 @@ class World:
         lines = [line for packet, _ in self.port.sent for line in packet.decode().split("\n")]
         self.port.sent.clear()
         return [line for line in lines if not line.startswith(("linkerd.telemetry.", "linkerd.metrics."))]
+
+
+class Slowly:
+    """Metrics whose reading takes time."""
+
+    def __init__(self, metrics: Metrics, clock: Clock) -> None:
+        self._metrics, self._clock = metrics, clock
+
+    def reading(self) -> Work[Snapshot]:
+        work = self._metrics.reading()
+        while True:
+            try:
+                next(work)
+            except StopIteration as ended:
+                found: Snapshot = ended.value
+                return found
+            self._clock.rightNow += 0.001
+            yield
 
 
 @pytest.fixture
@@ -166,6 +186,37 @@ def test_what_cannot_be_sent_is_counted(world: World, refusal: Exception) -> Non
     world.metrics.counter("a").incr()
     world.reactor.advance(1)
     assert world.told() == ["linkerd.a:1|c"]
+
+
+def test_what_was_counted_in_the_last_second_is_told_at_the_end(world: World) -> None:
+    world.is_at("127.0.0.1")
+    counter = world.metrics.counter("a")
+    counter.incr()
+    world.reactor.advance(1)
+    counter.incr(2)
+    assert world.told() == ["linkerd.a:1|c"]
+    concluded = Deferred.fromCoroutine(world.telemeter.conclude())
+    assert concluded.called
+    assert world.told() == ["linkerd.a:2|c"]
+    world.telemeter.stopService()
+    assert not world.reactor.getDelayedCalls()
+
+
+def test_a_telling_under_way_comes_to_its_end_before_the_last_one(world: World) -> None:
+    world.is_at("127.0.0.1")
+    for number in range(100):
+        world.metrics.counter(f"a{number}").incr()
+    world.telemeter._metrics = Slowly(world.metrics, world.reactor)  # type: ignore[assignment]
+    world.reactor.advance(1)
+    world.metrics.counter("a0").incr()
+    concluded = Deferred.fromCoroutine(world.telemeter.conclude())
+    assert not concluded.called
+    while world.reactor.getDelayedCalls():
+        world.reactor.advance(0)
+    assert concluded.called
+    told = world.told()
+    assert sum(line.startswith("linkerd.a0:") for line in told) in (1, 2)
+    assert sum(int(line.partition(":")[2].partition("|")[0]) for line in told) == 101
 
 
 def test_nothing_is_sent_after_the_end(world: World) -> None:

@@ -26,3 +26,16 @@ def test_a_router_is_a_service_called_by_its_role(role: str, name: str) -> None:
     service = built.getServiceNamed(name)
     assert isinstance(service, RouterService)
     assert service.router is built.routers["edge"]
+
+
+def test_telemeters_have_a_last_word_while_the_names_of_metrics_are_there() -> None:
+    class Telemeter:
+        async def conclude(self) -> None:
+            told.append(dict(one.snapshot().counters))
+
+    told: list[dict[tuple[str, ...], int]] = []
+    one = gateway("routers: [{protocol: http, servers: [{port: 0}]}]")
+    one.telemeters = [Telemeter()]
+    one.metrics.counter("a").incr()
+    one.stopService()
+    assert [counters["a",] for counters in told] == [1]
