@@ -395,6 +395,8 @@ class Attempts:
             self._leave_node(ex)
         if depth >= BOUND:
             pipeline = ex.bound.pipeline
+            if ex.recording is not None:
+                self.record_end(ex)
             self.run_ends(ex, pipeline.ends if partial is None or depth > BOUND else partial)
             if pipeline.stats is not None:
                 pipeline.stats.on_end(ex)
@@ -407,6 +409,14 @@ class Attempts:
                 hook(ex)
             except Exception:  # noqa: BLE001 - the rim around filters, which plug-ins provide
                 self.end_defect(ex)
+
+    def record_end(self, ex: Exchange) -> None:
+        """Tell the recording, which there is, that the attempt under way is over."""
+        try:
+            assert ex.recording is not None
+            ex.recording.ended(ex, ex.error)
+        except Exception:  # noqa: BLE001 - errors and names, whose texts are recorded, are those of plug-ins too
+            self.end_defect(ex)
 
     def end_defect(self, ex: Exchange) -> None:
         """Something raised that must not while the exchange ends, which goes on."""

@@ -219,6 +219,8 @@ class Walk(Attempts):
                 ex.verdict = policy.classify(ex)
                 if ex.verdict is not SUCCESS and self._again_instead(ex):
                     return
+            if ex.recording is not None:
+                ex.recording.headed(ex)
             for hook in ex.bound.pipeline.responses:
                 reply = hook(ex)
                 if reply is not None:
@@ -284,6 +286,8 @@ class Walk(Attempts):
     def switched(self, ex: Exchange, upstream: Upstream, data: bytes) -> None:
         """The answer is 101: both connections become one tunnel."""
         ex.verdict = SUCCESS
+        if ex.recording is not None:
+            ex.recording.headed(ex)
         for pipeline in (ex.bound.pipeline, ex.route.pipeline, self._server):
             for hook in pipeline.responses:
                 hook(ex)
@@ -378,6 +382,8 @@ class Walk(Attempts):
         self._asked[ex.request_bytes] += 1
         if ex.response_length >= 0 and ex.status:
             self._answered[ex.response_length] += 1
+        if ex.recording is not None:
+            self._hand_spans(ex)
         for hook in self._server.ends if partial is None or depth > SERVER else partial:
             try:
                 hook(ex)
@@ -385,6 +391,15 @@ class Walk(Attempts):
                 self.end_defect(ex)
         if route is not None and route.is_oneshot and not route.in_flight:
             self._routes.drop(route)
+
+    def _hand_spans(self, ex: Exchange) -> None:
+        """Give the tracers what was recorded."""
+        recording, ex.recording = ex.recording, None
+        try:
+            assert recording is not None
+            recording.finish(ex)
+        except Exception:  # noqa: BLE001 - as in record_end
+            self.end_defect(ex)
 
     def _end_ordinary(self, ex: Exchange, route: Route) -> None:
         """One attempt, and an answer: counted once for all levels but the server's."""
@@ -408,6 +423,8 @@ class Walk(Attempts):
         breaker = node.endpoint.breaker
         if breaker is not None and not (is_success and breaker.is_calm):
             node.endpoint.ended(ex)
+        if ex.recording is not None:
+            self.record_end(ex)
         if bound.pipeline.ends:
             self.run_ends(ex, bound.pipeline.ends)
         if route.pipeline.ends:

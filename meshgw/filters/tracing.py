@@ -52,7 +52,7 @@ class Sampler:
 
 
 class ServerTracing:
-    """Begins and ends the recording of a listener's requests."""
+    """Begins the recording of a listener's requests; the walk ends it."""
 
     __slots__ = ("_sampler", "_setting", "_switch")
 
@@ -60,26 +60,26 @@ class ServerTracing:
         self._sampler, self._switch, self._setting = sampler, switch, setting
 
     def on_request(self, ex: Exchange) -> None:
-        """Ask the tracers."""
-        trace = ex.trace if self._switch.enabled else None
-        if trace is None:
+        """Ask the tracers. Most requests begin a trace that nobody wants, and need no object for it."""
+        sampler, root = self._sampler, ex.root
+        is_enabled = self._switch.enabled
+        if root:
+            if not (is_enabled and sampler.wants(root)):
+                ex.root_flags = sampler.unwanted if is_enabled else 0
+                return
+            ex.root_flags = 0
+        trace = ex.trace
+        if trace is None or not is_enabled:
             return
-        takers = self._sampler.takers(trace)
+        takers = sampler.takers(trace)
         if takers or trace.flags:
             ex.trace = trace  # from now on what is told is what was decided
         if takers:
             ex.recording = Recording(self._setting, ex, trace, takers)
 
-    def on_end(self, ex: Exchange) -> None:
-        """Give them the spans."""
-        recording = ex.recording
-        if recording is not None:
-            ex.recording = None
-            recording.finish(ex)
-
 
 class AttemptTracing:
-    """Tells the recording of attempts on one bound name."""
+    """Tells the recording of attempts on one bound name. The walk tells of their answers and ends, without a call where there is none."""
 
     __slots__ = ("_route", "_told")
 
@@ -93,13 +93,3 @@ class AttemptTracing:
         """An attempt begins."""
         if ex.recording is not None:
             ex.recording.begin(self._route, told=self._told)
-
-    def on_response(self, ex: Exchange) -> None:
-        """The endpoint answered, and its answer is passed on."""
-        if ex.recording is not None:
-            ex.recording.headed(ex)
-
-    def on_end(self, ex: Exchange) -> None:
-        """It is over."""
-        if ex.recording is not None:
-            ex.recording.ended(ex, ex.error)
