@@ -269,12 +269,20 @@ class Attempts:
         client.nodes.unreachable(ex.node)
         if ex.attempts < min(MOST_CONNECT_ATTEMPTS, 2 * len(client.nodes)):
             if ex.recording is not None:
-                ex.recording.again(ex, error)
+                self._record_again(ex, error)
             self._again(ex)
         else:
             if not len(client.nodes):
                 client.stats.not_open()
             self.attempt_failed(ex, self._with_names(ex, error))
+
+    def _record_again(self, ex: Exchange, error: MeshError | None) -> None:
+        """Tell the recording, which there is, that another attempt begins; what cannot be recorded is sent all the same."""
+        try:
+            assert ex.recording is not None
+            ex.recording.again(ex, error)
+        except Exception:  # noqa: BLE001 - propagators are plug-in code, and so are filters that may have changed the header lines
+            self.end_defect(ex)
 
     def _again(self, ex: Exchange) -> None:
         """Leave the endpoint and balance anew; the bound level's headers are in place already."""
@@ -294,7 +302,7 @@ class Attempts:
         self.account(ex, since=ex.attempt_started)
         ex.bound.stats.requeued(ex)
         if ex.recording is not None:
-            ex.recording.again(ex, error)
+            self._record_again(ex, error)
         ex.error, ex.status = None, 0
         self._again(ex)
 

@@ -21,8 +21,7 @@ LATER_KINDS: Final[Mapping[str, Mapping[str, str]]] = {
         "io.l5d.k8s.configMap": "interpreter with a dtab in a Kubernetes ConfigMap",
         "io.l5d.consul.interpreter": "interpreter with a dtab in Consul",
     },
-    "telemeters": {
-    },
+    "telemeters": {},
 }
 
 _ISTIO: Final = "Istio's discontinued API"

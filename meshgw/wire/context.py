@@ -76,7 +76,7 @@ def first_lines(span: int, root: int, flags: int = 0) -> tuple[bytes, bytes]:
 
 
 def decode_trace(value: bytes) -> TraceId | None:
-    """Read ``l5d-ctx-trace``: base64 of 32 bytes, or 40 with the high half of a 128-bit trace id; None when undecodable."""
+    """Read ``l5d-ctx-trace``: base64 of 32 bytes, or 40 with the high half of a 128-bit trace id; None when undecodable or all zeros."""
     try:
         data = binascii.a2b_base64(value)
     except (binascii.Error, ValueError):
@@ -84,7 +84,10 @@ def decode_trace(value: bytes) -> TraceId | None:
     if len(data) not in (32, 40):
         return None
     span, parent, trace, flags = _TRACE.unpack_from(data)
-    return TraceId(span, parent, trace, flags, int.from_bytes(data[32:], "big"))
+    high = int.from_bytes(data[32:], "big")
+    if not span or not (trace or high):
+        return None  # no ids, and in other forms of telling a trace not even allowed
+    return TraceId(span, parent, trace, flags, high)
 
 
 def decide_sampling(trace: TraceId, rate: bytes, salt: int) -> None:

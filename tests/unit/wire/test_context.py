@@ -4,7 +4,7 @@ import base64
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from meshgw.wire.context import (
@@ -30,11 +30,17 @@ def fields(trace: TraceId) -> tuple[int, ...]:
 
 @given(WORDS, WORDS, WORDS, WORDS, WORDS)
 def test_a_trace_survives_its_encoding(span: int, parent: int, trace: int, flags: int, high: int) -> None:
+    assume(span and (trace or high))
     one = TraceId(span, parent, trace, flags, high)
     again = decode_trace(one.encode())
     assert again is not None
     assert fields(again) == fields(one)
     assert one.lines(7)[0] == b"l5d-ctx-trace: " + one.child(7).encode()
+
+
+def test_zeros_are_no_trace() -> None:
+    assert decode_trace(TraceId(0, 2, 3).encode()) is None
+    assert decode_trace(TraceId(1, 2, 0).encode()) is None
 
 
 def test_the_encoding_is_linkerds() -> None:
