@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, DeferredSemaphore, TimeoutError
 from twisted.python.failure import Failure
 
 from meshgw.backends.http_client import ApiAnswer, ApiClient, Query, api_path
+from meshgw.core.slices import Slices, Work
 from meshgw.errors import BackendRefused, BackendSilent
 
 ANSWER_SECONDS: Final = 9.0
@@ -113,6 +114,7 @@ class ConsulApi:
         self._client = client
         self._flags = tuple(CONSISTENCY_FLAGS[consistency])
         self._questions = DeferredSemaphore(MOST_QUESTIONS)
+        self._slices = Slices(client.clock)
 
     def parameters(self, query: ServiceQuery, index: int | None) -> list[tuple[str, str]]:
         """The parameters that :meth:`nodes` asks with."""
@@ -134,7 +136,8 @@ class ConsulApi:
         has_leader = answer.headers.get("x-consul-knownleader", "true") != "false"
         if seen == known:
             return Listing(index=seen, nodes=None, has_leader=has_leader)
-        nodes, unreadable = self._read(answer.body, asked, read_catalog_node if query.passing is None else read_health_node)
+        read = read_catalog_node if query.passing is None else read_health_node
+        nodes, unreadable = await self._slices.run(self._read(answer.body, asked, read))
         if not nodes and answer.headers.get("x-consul-results-filtered-by-acls") == "true":
             # newer Consul tells an empty answer from one that the token may not see: instances are not gone for that
             raise BackendRefused(backend=self._client.name, reason="ACLs hide all results from the token", asked=asked, code=403)
@@ -171,14 +174,20 @@ class ConsulApi:
             raise self._client.malformed("no X-Consul-Index" if text is None else "an X-Consul-Index that is no number", asked)
         return int(text)
 
-    def _read(self, body: bytes, asked: str, read: Callable[[Any], Node | None]) -> tuple[tuple[Node, ...], int]:
+    def _read(self, body: bytes, asked: str, read: Callable[[Any], Node | None]) -> Work[tuple[tuple[Node, ...], int]]:
+        """In slices: services change while requests are served, and large ones take milliseconds to read."""
         entries = self._client.read_json(body, asked)
         if not isinstance(entries, list):
             raise self._client.malformed("JSON that is no list of instances", asked)
-        nodes = tuple([node for node in map(read, entries) if node is not None])
+        nodes = []
+        for entry in entries:
+            yield
+            node = read(entry)
+            if node is not None:
+                nodes.append(node)
         if entries and not nodes:
             raise self._client.malformed("a list of what are no instances", asked)
-        return nodes, len(entries) - len(nodes)
+        return tuple(nodes), len(entries) - len(nodes)
 
 
 # Reading
