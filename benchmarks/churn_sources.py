@@ -44,7 +44,7 @@ class Source(Protocol):
         ...
 
 
-YIELDING = ("nice", "-n", "19")
+YIELDING = ("chrt", "--idle", "0")
 """A source has its own machine elsewhere: here it takes the CPU that it shares with callers and endpoints when they leave it."""
 
 
