@@ -75,4 +75,8 @@ def _posted(query: Query) -> _Asked:
     namespace, dtab, path = content.get("namespace"), content.get("dtab"), content.get("path")
     if not isinstance(dtab, str) or not isinstance(path, str) or not isinstance(namespace, str | None):
         raise _Refused(400, "Malformed delegation request: dtab and path are required strings, namespace an optional one")
+    try:
+        f"{namespace}{dtab}{path}".encode()
+    except UnicodeEncodeError as error:  # JSON can escape half of a character
+        raise _Refused(400, f"Malformed delegation request: {error.reason}") from error
     return _Asked(namespace, dtab, path)

@@ -92,6 +92,8 @@ class AdminResource(Resource):
         def failed(failure: Any) -> None:
             if not gone or not failure.check(CancelledError):
                 self.log.failure("admin request {path} failed", failure=failure, path=request.path)
+            if not gone:  # else the caller would wait for an answer that does not come
+                request.loseConnection()  # type: ignore[no-untyped-call]  # twisted.web has no annotations here
 
         request.notifyFinish().addErrback(lost)
         working.addCallback(finish).addErrback(failed)
@@ -189,7 +191,7 @@ def _is_had(request: Request, answer: Answer) -> bool:
 
 
 def _send(request: Any, answer: Answer) -> None:  # Any: what is called of the request has no annotations
-    body = answer.body.encode() if isinstance(answer.body, str) else answer.body
+    body = answer.body.encode("utf-8", "backslashreplace") if isinstance(answer.body, str) else answer.body
     is_had = _is_had(request, answer)
     request.setResponseCode(304 if is_had else answer.status)
     headers = request.responseHeaders
