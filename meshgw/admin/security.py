@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Sequence
 from ipaddress import ip_address
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 _UI = re.compile(
     r"/|/files/.*|/admin/files/.*|/config\.json|/metrics\.json|/admin/metrics\.json|/admin/metrics|/delegator|/delegator\.json|/logging|/help"
@@ -36,8 +36,11 @@ class AdminSecurity:
         self._black = [_compiled(pattern) for pattern in blacklist]
 
     def serves(self, path: str) -> bool:
-        """Whether ``path`` is served at all; if not, the answer is an empty 404."""
-        if any(pattern.fullmatch(path) for pattern in self._black):
+        """Whether ``path`` is served at all; if not, the answer is an empty 404.
+
+        It is the path as it was asked for. The blacklist holds for what it stands for, too: escapes must not lead around it.
+        """
+        if any(pattern.fullmatch(form) for form in (path, unquote(path)) for pattern in self._black):
             return False
         if _UI.fullmatch(path):
             enabled = self._ui

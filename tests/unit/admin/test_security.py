@@ -34,6 +34,11 @@ def test_patterns_match_the_whole_path() -> None:
     assert AdminSecurity(blacklist=["/admin"]).serves("/admin/ping")
 
 
+@pytest.mark.parametrize("path", ["/admin/threads", "/admin/thr%65ads", "/%61dmin/threads", "/admin%2Fthreads"])
+def test_blacklist_holds_for_escaped_paths_too(path: str) -> None:
+    assert not AdminSecurity(blacklist=["/admin/threads"]).serves(path)
+
+
 def test_bad_pattern_is_named() -> None:
     with pytest.raises(ValueError, match=r"'\(' is not a regular expression"):
         AdminSecurity(whitelist=["("])
