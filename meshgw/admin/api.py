@@ -33,7 +33,7 @@ HTML = "text/html;charset=UTF-8"
 RELOAD_SECONDS = 75.0  # a reload may take a minute: it waits for workers to come up and take over
 
 _TRUE = frozenset({"true", "1", "t", "yes"})
-_DURATION = re.compile(r"(\d+)\.(millisecond|second|minute|hour)s?")
+_DURATION = re.compile(r"([0-9]{1,9})\.(millisecond|second|minute|hour)s?")
 _SECONDS = {"millisecond": 0.001, "second": 1.0, "minute": 60.0, "hour": 3600.0}
 _log = make_logger()
 

@@ -10,7 +10,8 @@ from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
 from fakes.admin import HOST, Browser, Gateway, read
-from meshgw.admin.errors import NoAnswer
+from meshgw.admin import site
+from meshgw.admin.errors import NoAnswer, NotDescribed
 from meshgw.admin.security import AdminSecurity
 from meshgw.admin.site import MAX_BODY
 from meshgw.core.live import Pending, Source, failed
@@ -100,9 +101,10 @@ def test_shutdown_passes_the_grace_on(target: str, grace: float | None) -> None:
     assert browser.gateway.ended == [grace]
 
 
-def test_shutdown_with_a_bad_grace_does_nothing() -> None:
+@pytest.mark.parametrize("grace", ["soon", "9" * 400 + ".seconds", "9" * 5000 + ".hours", "%D9%A3.seconds"])
+def test_shutdown_with_a_bad_grace_does_nothing(grace: str) -> None:
     browser = Browser()
-    assert browser.post("/admin/shutdown?grace=soon").status == 400
+    assert browser.post(f"/admin/shutdown?grace={grace}").status == 400
     assert browser.gateway.ended == []
 
 
@@ -217,6 +219,8 @@ def test_delegator_refuses_with_the_reason(target: str, status: int, text: str) 
         (b"{", "application/json", 400, "Malformed delegation request: "),
         (b'{"dtab": 1, "path": "/a"}', "application/json", 400, "Malformed delegation request: "),
         (b"[" * 100_000, "application/json", 400, "Malformed delegation request: "),
+        (rb'{"dtab": "", "path": "/\ud800"}', "application/json", 400, "Malformed delegation request: surrogates not allowed"),
+        (rb'{"dtab": "\udc00", "path": "/a"}', "application/json", 400, "Malformed delegation request: surrogates not allowed"),
         (b"{}", "text/plain", 415, ""),
     ],
 )
@@ -290,6 +294,28 @@ def test_view_that_breaks_is_a_plain_500_and_logged() -> None:
         globalLogPublisher.removeObserver(events.append)
     assert (reply.status, reply.text) == (500, "internal error; the log has the details\n")
     assert any("log_failure" in event for event in events)
+
+
+def test_text_that_is_no_unicode_is_answered_with_escapes() -> None:
+    gateway = Gateway()
+    gateway.states = NotDescribed(path="/\ud800", known=())
+    reply = Browser(gateway).get("/namer_state/x.json")
+    assert (reply.status, reply.text) == (404, "nothing describes itself at /\\ud800; known: none\n")
+
+
+def test_answer_that_cannot_be_sent_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("any defect")
+
+    monkeypatch.setattr(site, "_send", broken)
+    assert Browser().send("GET", "/admin/ping")[1].disconnecting
+
+
+def test_escapes_do_not_lead_around_the_blacklist() -> None:
+    browser = Browser(security=AdminSecurity(blacklist=[r"/namer_state/io\.l5d\.consul\.json"]))
+    assert browser.get("/namer_state/io.l5d.consul.json").status == 404
+    reply = browser.get("/namer_state/io.l5d.c%6Fnsul.json")
+    assert (reply.status, reply.body) == (404, b"")
 
 
 def test_too_many_parameters_are_refused() -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from fakes.admin import Browser, Gateway
 from fakes.spans import traced
+from meshgw.admin.api import Answer, Query
+from meshgw.admin.requests import RequestsView
 from meshgw.telemetry.recent_requests import request_row
 
 
@@ -57,6 +61,24 @@ def test_parameter_that_cannot_be_understood_is_answered_400_with_its_name(brows
     reply = browser.get(f"/requests.json{query}")
     assert reply.status == 400
     assert reply.text.startswith(query[1:].partition("=")[0] + ": expected")
+
+
+def test_rows_that_are_not_wanted_are_looked_at_in_slices_too(browser: Browser) -> None:
+    gateway = browser.gateway
+    gateway.requests = [*(gateway.requests or [])] * 500
+    looks = 0
+
+    class Counted(Clock):
+        def seconds(self) -> float:
+            nonlocal looks
+            looks += 1
+            return super().seconds()
+
+    query = Query(method="GET", path="/requests.json", args={"text": ["is in no row"]})
+    answered: list[Answer] = []
+    Deferred.fromCoroutine(RequestsView(gateway, Counted())(query)).addCallback(answered.append)
+    assert [answer.body for answer in answered] == [b"[]"]
+    assert looks >= len(gateway.requests)  # whether the slice has ended is looked at after each row
 
 
 def test_without_the_telemeter_the_answer_says_how_to_have_it() -> None:
