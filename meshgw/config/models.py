@@ -92,7 +92,7 @@ class AdminAuthentication:
     operator_token_file: str = option(doc="File with the token that is needed to change something: shutdown, reload, log levels, tracing.")
     reader_token_file: str | None = option(
         default=None,
-        doc="File with the token that is needed to read anything but `/admin/ping`; the operator's will do as well.",
+        doc="File with the token that is needed to read anything but `/admin/ping` and `/admin/ready`; the operator's will do as well.",
         effective="everybody may read",
     )
 
