@@ -41,6 +41,15 @@ def test_a_page_is_accessible_in_both_colours_and_at_phone_width(
         assert_accessible(page)
 
 
+@pytest.mark.parametrize("path", PAGES)
+def test_the_entry_of_the_page_is_in_sight_at_phone_width(pages: Pages, path: str) -> None:
+    page = pages(path, size=PHONE)
+    page.locator("#main h1").wait_for()
+    box = page.locator(".nav [aria-current]").bounding_box()
+    assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= PHONE[0]
+    assert page.evaluate("scrollY") == 0
+
+
 def test_an_error_of_a_dtab_is_accessible(pages: Pages, assert_accessible: Callable[[Page], None]) -> None:
     pages.expect_refusals("/delegator.json")
     page = pages("/delegator?router=web#/svc/web&dtab=%2Fsvc%20%3D%20x", size=PHONE, theme="dark")

@@ -3,7 +3,7 @@
 import { el, fill, setText, state } from "./dom.js";
 import { health, HEALTH_MARKS, HEALTH_WORDS } from "./figures.js";
 import { Model } from "./model.js";
-import { ApiError, api, mountShell, poll, router as address, routers, showFreshness } from "./shell.js";
+import { ApiError, api, mountShell, poll, revealCurrent, router as address, routers, showFreshness } from "./shell.js";
 import { oneRouter, overview, processText, services } from "./views.js";
 
 const EVERY = 1_000;
@@ -41,6 +41,7 @@ function mark() {
     if (isHere) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
+  revealCurrent();
 }
 
 function build() {

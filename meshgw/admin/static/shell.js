@@ -84,10 +84,20 @@ export function mountShell({ page, title, subtitle }) {
     content,
   );
   document.body.dataset.page = page;
+  revealCurrent();
   const tools = document.getElementById("tools");
   if (tools && !tools.hasChildNodes()) tools.append(freshnessChip(), themeButton(), keysButton());
   watchKeys();
   return content;
+}
+
+/** Scroll the navigation, a row in narrow windows, so that the entry of this page is in sight. The page itself stays where it is. */
+export function revealCurrent() {
+  const row = document.querySelector(".nav");
+  const entry = row?.querySelector("[aria-current]");
+  if (!row || !entry) return;
+  const [all, own] = [row.getBoundingClientRect(), entry.getBoundingClientRect()];
+  if (own.left < all.left || own.right > all.right) row.scrollLeft += (own.left + own.right - all.left - all.right) / 2;
 }
 
 function freshnessChip() {
