@@ -83,6 +83,7 @@ class Recording:
         "_setting",
         "_spans",
         "_takers",
+        "_told",
         "_trace",
         "_trailers",
         "lines",
@@ -97,6 +98,8 @@ class Recording:
         self._attempt: _Attempt | None = None
         self._cause, self._first = "", 0.0
         self._trailers: list[bytes] | None = None
+        self._told: tuple[list[bytes], dict[str, str]] | None = None
+        """The lines of the last answer that tags were made of, and those."""
         self.lines: tuple[bytes, ...] = ()
         self.tried = 0
         """Attempts so far."""
@@ -160,7 +163,7 @@ class Recording:
         if status:
             tags["http.rsp.status"] = str(status)
             tags["http.rsp.version"] = "HTTP/1.1" if ex.status_line else "HTTP/2"
-            self._answer_tags(tags, ex)
+            tags |= self._answer_tags(ex)
         if error is not None:
             tags["error"] = worded(error)
         events = [(attempt.started + self._offset, "finagle.retry")] if attempt.cause else []
@@ -200,7 +203,7 @@ class Recording:
         if ex.status:
             tags["http.rsp.status"] = str(ex.status)
             tags["http.rsp.version"] = self._request["http.req.version"]
-            self._answer_tags(tags, ex)
+            tags |= self._answer_tags(ex)
         if error is not None:
             _error_tags(tags, error)
         if self.tried > len(self._spans):
@@ -229,8 +232,13 @@ class Recording:
             events.append((ex.ended + self._offset, _VERDICTS[ex.verdict]))
         return tuple(events)
 
-    def _answer_tags(self, tags: dict[str, str], ex: Exchange) -> None:
+    def _answer_tags(self, ex: Exchange) -> dict[str, str]:
+        """What is told of an answer. The last attempt's is mostly the caller's too, and looking for a field goes through all lines."""
         response = ex.response
+        told = self._told
+        if told is not None and told[0] is response.lines and ex.error is None:
+            return told[1]
+        tags: dict[str, str] = {}
         if ex.response_length >= 0:
             tags["http.rsp.content-length"] = str(ex.response_length)
         elif ex.status_line:
@@ -244,6 +252,8 @@ class Recording:
                 status = Headers(self._trailers or ex.answer_trailers or []).get(_GRPC_STATUS)
             if status is not None:
                 tags["grpc.status"] = _text(status)
+        self._told = (response.lines, tags)
+        return tags
 
 
 def _request_tags(ex: Exchange) -> dict[str, str]:
