@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
 from twisted.web.server import Site
 
 from meshgw import __version__
@@ -91,6 +92,12 @@ def server_info(started_at: float, now: float) -> dict[str, Any]:
     }
 
 
+def _is_cancelled(failure: Failure) -> dict[str, Any]:
+    """Nothing, if that is what it fails with."""
+    failure.trap(CancelledError)  # type: ignore[no-untyped-call]  # Twisted has no annotations here
+    return {}
+
+
 class View:
     """What admin shows (``admin.api.GatewayView``): the configuration as it was loaded, and whatever serves it now."""
 
@@ -131,8 +138,14 @@ class View:
         own: Deferred[dict[str, Any]] | None = None
         if word in OF_PROCESSES and not isinstance(self._host.plane, LocalPlane):
             own = Deferred.fromCoroutine(self._master(word, argument))  # at the same time: a profile takes a while
-        found = dict(await self._host.plane.diagnose(word, argument, seconds=seconds))
-        return found if own is None else found | await own
+        try:
+            found = dict(await self._host.plane.diagnose(word, argument, seconds=seconds))
+            return found if own is None else found | await own
+        except CancelledError:
+            if own is not None:
+                own.addErrback(_is_cancelled)
+                own.cancel()
+            raise
 
     async def _master(self, word: str, argument: Any) -> dict[str, Any]:
         try:

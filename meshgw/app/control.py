@@ -23,6 +23,8 @@ from meshgw.errors import MeshError
 
 PART = 60_000
 """Bytes of a message in one AMP value, whose limit is 65,535."""
+GIVEN_UP = 0
+"""The number of a message which says that a question, whose number it holds, needs no answer any more."""
 MOST_BYTES = 256 << 20
 """A message beyond this ends the connection: 100,000 metrics with histograms take some 30 MB."""
 _log = make_logger()
@@ -53,12 +55,16 @@ class Channel(amp.AMP):
         self._answering, self._reactor, self._lost = answering, reactor, lost
         self._next = 0
         self._waiting: dict[int, Deferred[Any]] = {}
+        self._answers: dict[int, Deferred[None]] = {}
         self._incoming: dict[int, list[bytes]] = {}
         self._bytes = 0
         self._is_lost = False
 
     async def ask(self, word: str, argument: Any = None, *, seconds: float = PATIENCE) -> Any:
-        """The other side's answer. Raises :class:`Relayed`, or :class:`NoAnswer` when it takes longer than ``seconds``."""
+        """The other side's answer. Raises :class:`Relayed`, or :class:`NoAnswer` when it takes longer than ``seconds``.
+
+        Cancelled here, the work on it is cancelled there.
+        """
         if self._is_lost:
             raise _gone(f"{self.name} is gone")
         self._next += 1
@@ -72,6 +78,10 @@ class Channel(amp.AMP):
             return await answer
         except defer.TimeoutError:
             raise NoAnswer(who=self.name, seconds=seconds) from None
+        except CancelledError:
+            if not self._is_lost:
+                Deferred.fromCoroutine(self._send(GIVEN_UP, number)).addErrback(self._defect)
+            raise
         finally:
             self._waiting.pop(number, None)
 
@@ -100,10 +110,25 @@ class Channel(amp.AMP):
             self._bytes -= sum(map(len, parts))
             message = json.loads(b"".join(parts))
             if number > 0:
-                Deferred.fromCoroutine(self._answer(number, message)).addErrback(self._defect)
+                self._begin(number, message)
+            elif number == GIVEN_UP:
+                self._give_up(message)
             else:
                 self._answered(-number, message)
         return {}
+
+    def _begin(self, number: int, message: Any) -> None:
+        def ended(_: None) -> None:
+            self._answers.pop(number, None)
+
+        answer = Deferred.fromCoroutine(self._answer(number, message))
+        self._answers[number] = answer
+        answer.addErrback(self._defect).addCallback(ended)
+
+    def _give_up(self, number: Any) -> None:
+        answer = self._answers.get(number)
+        if answer is not None:
+            answer.cancel()
 
     async def _answer(self, number: int, message: Any) -> None:
         word, argument = message

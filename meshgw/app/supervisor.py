@@ -324,7 +324,11 @@ class Supervisor:
                 found[member.name] = {"error": str(error)}
 
         members = [] if self._current is None else self._current.members
-        await DeferredList([Deferred.fromCoroutine(ask(member)) for member in members])
+        asked: list[tuple[bool, Any]]
+        asked = await DeferredList([Deferred.fromCoroutine(ask(member)) for member in members], consumeErrors=True)
+        for is_done, failure in asked:
+            if not is_done:
+                failure.raiseException()  # a defect, or the caller has gone
         return dict(sorted(found.items()))
 
     def groups(self) -> Sequence[Sequence[str]]:

@@ -81,6 +81,22 @@ def test_a_profile_of_all_processes_is_taken_while_they_serve(running: Running) 
     assert gw.get("web").text == "hello"
 
 
+def test_a_caller_who_leaves_ends_the_profile_in_all_processes(running: Running) -> None:
+    gw = gateway(running, {"web": Nginx(running, HELLO).port}, top={"workers": 2, "user": USER})
+    assert wait_until(lambda: gw.admin("/admin/ready").status == 200, SECONDS)
+    with socket.create_connection((LOOPBACK, gw.admin_port)) as caller:
+        caller.sendall(b"GET /admin/pprof/profile?seconds=60 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert wait_until(lambda: gw.admin("/admin/pprof/profile?seconds=0.1").status == 503, SECONDS)
+    text = ""
+
+    def is_taken() -> bool:
+        nonlocal text
+        text = gw.admin("/admin/pprof/profile?seconds=0.2&format=collapsed").text
+        return {line.partition(";")[0] for line in text.splitlines()} == {"master", "shared-0", "shared-1"}
+
+    assert wait_until(is_taken, SECONDS), text
+
+
 def seen(gw: Gateway) -> dict[str, Any]:
     """Each address of the service with its state."""
     found = json.loads(gw.admin("/admin/addresses.json?service=/svc/web").body)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
@@ -91,6 +91,31 @@ def test_both_sides_may_ask_at_the_same_time() -> None:
     pair.answers["one"].callback("late")
     pair.flush()
     assert first == ["late"]
+
+
+def test_work_on_a_question_that_is_cancelled_is_cancelled_too() -> None:
+    ended: list[str] = []
+    pair = Pair(profile=Deferred(lambda _: ended.append("profile")), other=Deferred(lambda _: ended.append("other")))
+    asked = Deferred.fromCoroutine(pair.master.ask("profile"))
+    other = pair.ask("other")
+    pair.flush()
+    asked.addErrback(lambda failure: failure.trap(CancelledError))
+    asked.cancel()
+    pair.flush()
+    assert ended == ["profile"]
+    pair.answers["other"].callback(1)
+    pair.flush()
+    assert other == [1]
+
+
+def test_a_question_may_be_cancelled_after_its_answer_has_begun_to_travel() -> None:
+    pair = Pair(word="late")
+    asked = Deferred.fromCoroutine(pair.master.ask("word"))
+    asked.addErrback(lambda failure: failure.trap(CancelledError))
+    asked.cancel()
+    pair.flush()
+    assert pair.asked == [("word", None)]
+    assert pair.ask("word") == ["late"]
 
 
 def test_answers_find_their_questions_in_any_order() -> None:
