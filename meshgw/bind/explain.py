@@ -45,29 +45,55 @@ _TYPES: Final[Mapping[type[Delegation], str]] = {
     DelegateException: "exception",
     DelegateTransformation: "transformation",
 }
+MOST_TEXT: Final = 16 << 20
+"""Characters of a delegation that is shown; each step repeats its dtab entry, so that a long one could fill the memory."""
 LONGEST_STEP: Final = 200  # characters of a step in an error body; a destination may be a long union
 
 
 def delegation_to_json(node: Delegation) -> JsonObject:
-    """The node and all below it, keys in the order of the spec."""
-    json: JsonObject = {"type": _TYPES[type(node)], "path": _shown_path(node)}
-    if isinstance(node, DelegateTransformation):
-        return json | {"name": node.name, "bound": bound_to_json(node.bound), "tree": delegation_to_json(node.tree)}
-    if node.dentry is not None:
-        json["dentry"] = {"prefix": node.dentry.prefix.show(), "dst": show_tree(node.dentry.dst)}
-    if isinstance(node, DelegateTo):
-        json["delegate"] = delegation_to_json(node.tree)
-    elif isinstance(node, DelegateAlt):
-        json["alt"] = [delegation_to_json(tree) for tree in node.trees]
-    elif isinstance(node, DelegateUnion):
-        json["union"] = [{"weight": branch.weight, "tree": delegation_to_json(branch.tree)} for branch in node.branches]
-    elif isinstance(node, DelegateLeaf):
-        json["bound"] = bound_to_json(node.bound)
-    elif isinstance(node, DelegateException):
-        json["message"] = node.message
-    elif isinstance(node, DelegateNeg) and node.reason:
-        json["message"] = node.reason  # ours: Linkerd does not tell a failing source from a name that does not exist
-    return json
+    """The node and all below it, keys in the order of the spec. Raises :class:`NamerError` for a tree whose text is beyond all reading."""
+    return _Json().of(node)
+
+
+class _Json:
+    """One tree as JSON. Every node repeats the entry that led to it, which is written once, as it may have thousands of alternatives."""
+
+    def __init__(self) -> None:
+        self._entries: dict[int, tuple[str, str]] = {}  # by the identity of those of the tree
+        self._left = MOST_TEXT
+
+    def of(self, node: Delegation) -> JsonObject:
+        json: JsonObject = {"type": _TYPES[type(node)], "path": self._counted(_shown_path(node))}
+        if isinstance(node, DelegateTransformation):
+            return json | {"name": node.name, "bound": bound_to_json(node.bound), "tree": self.of(node.tree)}
+        if node.dentry is not None:
+            json["dentry"] = self._entry(node.dentry)
+        if isinstance(node, DelegateTo):
+            json["delegate"] = self.of(node.tree)
+        elif isinstance(node, DelegateAlt):
+            json["alt"] = [self.of(tree) for tree in node.trees]
+        elif isinstance(node, DelegateUnion):
+            json["union"] = [{"weight": branch.weight, "tree": self.of(branch.tree)} for branch in node.branches]
+        elif isinstance(node, DelegateLeaf):
+            json["bound"] = bound_to_json(node.bound)
+        elif isinstance(node, DelegateException):
+            json["message"] = self._counted(node.message)
+        elif isinstance(node, DelegateNeg) and node.reason:
+            json["message"] = node.reason  # ours: Linkerd does not tell a failing source from a name that does not exist
+        return json
+
+    def _entry(self, dentry: Dentry) -> JsonObject:
+        known = self._entries.get(id(dentry))
+        if known is None:
+            known = self._entries[id(dentry)] = dentry.prefix.show(), show_tree(dentry.dst)
+        prefix, dst = known
+        return {"prefix": prefix, "dst": self._counted(dst)}
+
+    def _counted(self, text: str) -> str:
+        self._left -= len(text)
+        if self._left < 0:
+            raise NamerError(detail=f"the delegation has more than {MOST_TEXT >> 20} MiB of text: its dtab entries multiply it")
+        return text
 
 
 def _shown_path(node: Delegation) -> str:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from meshgw.bind import explain
 from meshgw.bind.builtin import BuiltinNamer
 from meshgw.bind.delegate import with_addresses
 from meshgw.bind.explain import (
@@ -21,7 +22,7 @@ from meshgw.core.live import PENDING, Failed, Live, Ok, Pending, Source, State, 
 from meshgw.errors import NamerError
 from meshgw.kinds import Transformer
 from meshgw.namers.rewrite import UTILITIES
-from meshgw.naming.delegation import DelegateLeaf, DelegateNeg, Delegation
+from meshgw.naming.delegation import DelegateAlt, DelegateLeaf, DelegateNeg, Delegation
 from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
 from meshgw.naming.tree import NEG, Leaf, NameTree, map_leaves
@@ -210,3 +211,21 @@ def test_a_loop_is_an_exception_beside_its_neighbours() -> None:
 def test_other_json_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         delegation_from_json(json.loads(text))
+
+
+def test_the_entry_that_steps_repeat_may_not_fill_the_memory() -> None:
+    (entry,) = Dtab.read("/a => " + " | ".join(f"/b{number}" for number in range(5000)))
+    steps = DelegateAlt(Path.read("/a"), None, tuple(DelegateNeg(Path.read(f"/b{number}"), entry) for number in range(5000)))
+    with pytest.raises(NamerError, match="more than 16 MiB of text"):
+        delegation_to_json(steps)
+
+
+def test_the_entry_that_steps_repeat_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[object] = []
+    monkeypatch.setattr(explain, "show_tree", lambda tree: shown.append(tree) or "/b | /c")
+    (entry,) = Dtab.read("/a => /b | /c")
+    steps = DelegateAlt(Path.read("/a"), None, tuple(DelegateNeg(Path.read(name), entry) for name in ("/b", "/c")))
+    told = delegation_to_json(steps)["alt"]
+    assert isinstance(told, list)
+    assert [step["dentry"] for step in told] == [{"prefix": "/a", "dst": "/b | /c"}] * 2
+    assert len(shown) == 1
