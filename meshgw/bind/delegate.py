@@ -67,7 +67,7 @@ class _Explanation:
         """What ``path``, which ``dentry`` produced, leads to. Raises :class:`NamerError` at the limits."""
         if depth == MAX_DEPTH:
             raise NamerError(detail=TOO_DEEP)
-        self._lookups.step(path)
+        self._lookups.step(path, len(self._dtab))
         matches = self._dtab.matches(path)
         if not matches:
             return self._ask_namers(path, dentry, depth)

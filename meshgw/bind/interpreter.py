@@ -75,7 +75,7 @@ class _Binding:
                 return Ok(Leaf(value if weight is None else self._with_weight(value, weight)))
             if depth == MAX_DEPTH:
                 return Failed(NamerError(detail=TOO_DEEP))
-            self._lookups.step(value)
+            self._lookups.step(value, len(self._dtab))
             tree = self._dtab.lookup(value)
             if isinstance(tree, Neg):  # no entry, or a single literal ``~``: only these leave the name to the namers
                 state = self._lookups.answer(value)

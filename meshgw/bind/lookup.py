@@ -28,6 +28,8 @@ MAX_DEPTH: Final = 100  # dtab spec 5.3: the 101st look-up on one branch fails
 # Entries such as ``/a => /a/x & /a/y`` double the work with every step and would not end before the depth limit within a lifetime.
 # Callers may send entries (l5d-dtab), so the sum is limited too; real dtabs need some dozens.
 MAX_LOOKUPS: Final = 2000
+# Each look-up goes through all entries, at a microsecond or less for each: with tens of thousands of them far fewer may be made.
+MAX_COMPARED: Final = 1_000_000
 # Each level of alternatives or union within another takes two calls of Python's stack of 1000; a hundred steps of two levels fit.
 MAX_LEVELS: Final = 220
 
@@ -67,13 +69,13 @@ class Lookups:
         self._mounts, self._on_change = mounts, on_change
         self._held: dict[object, _Held] = {}
         self._used: set[object] = set()
-        self._count = 0
+        self._count = self._compared = 0
         self.stale: Exception | None = None
 
     def begin(self) -> None:
         """A computation starts: nothing is used yet."""
         self._used.clear()
-        self._count = 0
+        self._count = self._compared = 0
         self.stale = None
 
     def end(self) -> None:
@@ -86,9 +88,13 @@ class Lookups:
         self._used.clear()
         self.end()
 
-    def step(self, path: Path) -> None:
-        """Count one look-up. Raises :class:`NamerError` if the computation has taken too many."""
+    def step(self, path: Path, entries: int) -> None:
+        """Count one look-up in a dtab of so many entries. Raises :class:`NamerError` if the computation has taken too many."""
         self._count += 1
+        self._compared += entries
+        if self._compared > MAX_COMPARED:
+            detail = f"More than {MAX_COMPARED} comparisons with dtab entries for one name, the last {path.show()}: the dtab is too long"
+            raise NamerError(detail=detail)
         if self._count > MAX_LOOKUPS:
             raise NamerError(detail=f"More than {MAX_LOOKUPS} look-ups for one name, the last {path.show()}: dtab entries multiply it")
 

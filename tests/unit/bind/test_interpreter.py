@@ -5,7 +5,7 @@ from hypothesis import given, settings
 
 from meshgw.bind.builtin import BuiltinNamer
 from meshgw.bind.interpreter import TREE_WEIGHT_KEY, DefaultInterpreter
-from meshgw.bind.lookup import MAX_LOOKUPS
+from meshgw.bind.lookup import MAX_COMPARED, MAX_LOOKUPS
 from meshgw.core.address import ADDR_NEG, Address, Bound, Replicas
 from meshgw.core.live import Failed, Live, Ok, Pending, Source, State, constant, current, live_map
 from meshgw.errors import NamerError
@@ -215,6 +215,18 @@ def test_entries_that_multiply_a_name_end_in_an_error() -> None:
     state = current(interpreter().bind(Dtab.read("/a=>/a/x & /a/y"), Path.read("/a")))
     assert isinstance(state, Failed)
     assert str(MAX_LOOKUPS) in str(state.error)
+
+
+def test_a_dtab_that_is_too_long_for_so_many_names_ends_in_an_error() -> None:
+    entries = 1900  # that many look-ups are allowed, but each goes through all of them
+    state = current(interpreter().bind(Dtab.read(";".join(f"/a => /b{number}" for number in range(entries))), Path.read("/a")))
+    assert isinstance(state, Failed)
+    assert str(MAX_COMPARED) in str(state.error)
+
+
+def test_a_long_dtab_is_no_trouble_where_few_names_come_of_it() -> None:
+    long = ";".join(f"/svc/{number} => /$/inet/127.1/{1 + number}" for number in range(5000))
+    assert isinstance(current(interpreter().bind(Dtab.read(long), Path.read("/svc/7"))), Ok)
 
 
 @pytest.mark.parametrize("dst", ["/a & /$/nil", "/a | /x", "(~ | ~ | /a) | /x"])
