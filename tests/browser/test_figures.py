@@ -157,6 +157,21 @@ def test_a_part_that_comes_later_began_at_nothing(page: Page) -> None:
     assert found == 40
 
 
+def test_a_router_that_is_no_longer_served_is_forgotten_though_it_has_counters(page: Page) -> None:
+    both = {"rt": {"web": tree(1)["rt"]["web"], "gone": tree(5)["rt"]["web"]}}
+    code = """
+    const model = new m.Model(["web"]);
+    const seen = [[], []];
+    model.take(0, v[0]);
+    seen[0] = [...model.routers.keys()];
+    model.serve(["web"]);
+    model.take(1000, v[0]);
+    seen[1] = [...model.routers.keys()];
+    return seen;
+    """
+    assert run(page, "model", code, both) == [["web", "gone"], ["web"]]
+
+
 def test_what_was_counted_before_the_page_was_opened_is_no_rate(page: Page) -> None:
     assert run(page, "model", TAKE + "return [router.rate, router.parts.client.get('a').rate];", [tree(10**6, a=node(10**6))] * 2) == [0, 0]
 

@@ -127,6 +127,18 @@ def test_going_to_a_router_and_back_keeps_the_page(pages: Pages) -> None:
     assert page.evaluate("window.isTheSame") is True
 
 
+def test_a_router_that_a_reload_took_away_is_shown_no_more(pages: Pages, mesh: Mesh) -> None:
+    page = pages("/")
+    cards = page.locator(".router-card h2")
+    page.locator(".router-card").get_by_role("link", name="inner").wait_for()
+    settings = page.request.get(f"{mesh.url}/config.json").json()
+    settings["routers"] = [one for one in settings["routers"] if one["label"] != "inner"]
+    page.route("**/config.json", lambda route: route.fulfill(json=settings))
+    page.evaluate("dispatchEvent(new Event('pagehide')); dispatchEvent(new Event('pageshow'))")  # it is read again
+    becomes(page, "v => ![...document.querySelectorAll('.router-card h2')].some(one => one.textContent === 'inner')")
+    assert sorted(cards.all_inner_texts()) == ["filed", "web"]
+
+
 def test_a_router_that_is_not_there_is_told_of(pages: Pages) -> None:
     pages.expect_refusals("/admin/metrics.json")
     page = pages("/?router=%3Cb%3Enone")
@@ -182,6 +194,16 @@ def test_the_keyboard_goes_to_pages_finds_and_lists_what_it_can(pages: Pages, me
     page.keyboard.press("g")
     page.keyboard.press("s")
     page.get_by_role("heading", name="Services", level=1).wait_for()
+
+
+def test_a_letter_without_g_goes_nowhere_even_at_once(pages: Pages) -> None:
+    page = pages("/")
+    page.locator("#tools button").first.wait_for()  # the keyboard is watched
+    page.evaluate("performance.now = () => 100; 0")  # a page that was opened a moment ago
+    page.keyboard.press("h")
+    page.keyboard.press("?")
+    page.get_by_role("dialog", name="Keyboard").wait_for()
+    assert page.locator("h1").inner_text() == "Overview"
 
 
 def test_the_chosen_colours_are_remembered(pages: Pages) -> None:

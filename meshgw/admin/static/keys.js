@@ -4,7 +4,7 @@ import { el } from "./dom.js";
 
 const WITHIN = 1_200; // milliseconds between g and the letter
 let isWatching = false;
-let began = 0;
+let began = -Infinity; // when g was pressed
 
 /** @type {{keys: string, does: string}[]} */
 const own = [];
@@ -25,7 +25,7 @@ export function watchKeys() {
 function pressed(event) {
   if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target)) return;
   const wasBegun = performance.now() - began < WITHIN;
-  began = 0;
+  began = -Infinity;
   if (wasBegun) goTo(event);
   else if (event.key === "g") began = performance.now();
   else if (event.key === "/") find(event);

@@ -219,14 +219,25 @@ export class Model {
   /** @param {string[]} labels the routers in the order of the configuration */
   constructor(labels) {
     this.routers = new Map(labels.map((label) => [label, new RouterModel(label)]));
+    /** @type {Set<string> | null} the routers of the configuration, once it was read */
+    this.served = null;
     /** @type {Node_} what is told of the process */
     this.process = {};
+  }
+
+  /**
+   * Tell which routers there are: counters of one that a reload took away stay in the metrics.
+   * @param {Iterable<string>} labels
+   */
+  serve(labels) {
+    this.served = new Set(labels);
+    for (const label of this.routers.keys()) if (!this.served.has(label)) this.routers.delete(label);
   }
 
   /** Take a reading of the whole tree. @param {number} now in milliseconds @param {Node_} tree */
   take(now, tree) {
     this.process = tree.jvm ?? {};
-    for (const label of Object.keys(tree.rt ?? {})) this.takeRouter(now, label, tree.rt[label]);
+    for (const label of Object.keys(tree.rt ?? {})) if (this.served?.has(label) ?? true) this.takeRouter(now, label, tree.rt[label]);
   }
 
   /** @param {number} now @param {string} label @param {Node_} node */

@@ -129,6 +129,7 @@ async function readRest(/** @type {AbortSignal} */ signal) {
   const [config, about] = await Promise.allSettled([api("/config.json", { signal }), api("/admin/server_info", { signal })]);
   if (config.status === "fulfilled") {
     known.settings = new Map((config.value.routers ?? []).map((/** @type {any} */ one) => [one.label ?? one.protocol, one]));
+    known.model.serve(known.settings.keys());
   }
   if (about.status === "fulfilled") [info, readInfoAt] = [about.value, performance.now()];
 }

@@ -90,6 +90,11 @@ export function overview() {
   const update = (/** @type {Known} */ known) => {
     const routers = [...known.model.routers.values()].filter((router) => router.at !== null);
     all.update(routers);
+    for (const [label, card] of cards) {
+      if (known.model.routers.has(label)) continue;
+      card.element.remove();
+      cards.delete(label);
+    }
     for (const router of routers) {
       let card = cards.get(router.label);
       if (!card) {
