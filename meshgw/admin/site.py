@@ -44,7 +44,8 @@ MAX_PARAMETERS = 100
 class Route:
     """A path's view; ``methods`` besides HEAD, which goes with GET. ``changes`` are the methods that change something.
 
-    ``is_open`` routes never need a token; ``needs_token`` ones are refused where no authentication is configured.
+    ``is_open`` routes never need a token; ``needs_token`` ones are refused where no authentication is configured. What ``is_costly`` a page
+    of another site may not ask for, although it changes nothing and that page could not read it.
     """
 
     view: View
@@ -52,6 +53,7 @@ class Route:
     changes: tuple[str, ...] = ()
     is_open: bool = False
     needs_token: bool = False
+    is_costly: bool = False
 
 
 _DESCRIBED = re.compile(r"/namer_state/.+\.json|/[^/]+/(interpreter|identifier)_state/.+\.json|/announcer_state\.json")
@@ -136,7 +138,8 @@ class AdminResource(Resource):
         def header(name: str) -> str | None:
             return _header(request, name)
 
-        why = refusal(header("host") or "", header("origin"), header("sec-fetch-site"), self._names) if is_change else None
+        is_guarded = is_change or (route is not None and route.is_costly)
+        why = refusal(header("host") or "", header("origin"), header("sec-fetch-site"), self._names) if is_guarded else None
         if why is not None:
             return Answer(f"refused: {why}\n", status=403)
         is_open = route is not None and route.is_open
@@ -345,7 +348,7 @@ def _diagnostics(view: GatewayView, slices: Slices) -> dict[str, Route]:
         "/admin/threads": Route(threads.text),
         "/admin/threads.json": Route(threads.json),
         "/admin/contention": Route(threads.contention),
-        "/admin/pprof/profile": Route(ProfileView(view, wall_clock)),
+        "/admin/pprof/profile": Route(ProfileView(view, wall_clock), is_costly=True),
         "/admin/addresses.json": Route(AddressesView(view, slices)),
         "/admin/registry.json": Route(RegistryView(view)),
         "/admin/announcer": Route(SmallViews(view).announcer),

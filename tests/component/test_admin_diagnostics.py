@@ -93,6 +93,12 @@ def test_profiles_of_several_processes_are_one_and_tell_whose_each_stack_is() ->
     assert (reply.status, reply.text) == (503, "a: a profile is being taken\n")
 
 
+def test_a_page_of_another_site_starts_no_profile() -> None:
+    one = browser()
+    assert one.get("/admin/pprof/profile?seconds=60", Sec_Fetch_Site="cross-site").status == 403
+    assert one.gateway.diagnosed == []
+
+
 @pytest.mark.parametrize("query", ["seconds=0", "seconds=61", "seconds=x", "seconds=nan", "hz=0", "hz=0.5", "hz=1000", "format=svg"])
 def test_a_profile_beyond_the_limits_is_refused(query: str) -> None:
     one = browser()
