@@ -202,6 +202,8 @@ def test_the_first_decision_counts_for_the_whole_chain(running: Running) -> None
 def test_tracing_is_turned_off_and_on_in_every_worker(running: Running) -> None:
     with ExitStack() as stack:
         chain = Chain(running, stack, ALL, workers=2)
+        # one that is still starting is told as soon as it has started, which is after its first requests
+        assert wait_until(lambda: chain.gateway.process.output().count(" serves, pid ") == 2, SECONDS)
 
         def turn(what: str) -> None:
             assert chain.gateway.admin(f"/admin/tracing?{what}=true", b"", method="POST").status == 200
