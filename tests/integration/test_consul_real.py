@@ -16,7 +16,7 @@ import pytest
 from support import consul
 from support.certs import authority, write_files
 from support.consul import Agent
-from support.gateways import LOOPBACK, Answer, Gateway, Nginx, gateway
+from support.gateways import LOOPBACK, MANY, Answer, Gateway, Nginx, gateway
 from support.processes import Running, free_port, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.skipif(bool(consul.missing()), reason=consul.missing())]
@@ -38,7 +38,7 @@ class Place:
     one: Nginx
     two: Nginx
 
-    def answers(self, service: str, dtab: str = DTAB, count: int = 12) -> set[str]:
+    def answers(self, service: str, dtab: str = DTAB, count: int = MANY) -> set[str]:
         """What a number of requests are answered: the instance's name, or the status of an error."""
         found = [self.get(service, dtab) for _ in range(count)]
         return {answer.text if answer.status == 200 else str(answer.status) for answer in found}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.gateways import LOOPBACK, SECONDS, Gateway, Nginx, gateway
+from support.gateways import LOOPBACK, MANY, SECONDS, Gateway, Nginx, gateway
 from support.processes import Running, wait_until
 
 pytestmark = pytest.mark.integration
@@ -15,7 +15,7 @@ def named(running: Running, name: str) -> Nginx:
     return Nginx(running, f'location / {{ return 200 "{name}"; }}', name=name)
 
 
-def answers(gw: Gateway, count: int = 16) -> set[str]:
+def answers(gw: Gateway, count: int = MANY) -> set[str]:
     """What a number of requests for `web` are answered."""
     return {gw.get("web").text for _ in range(count)}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from support.gateways import LOOPBACK, SECONDS, Gateway, Nginx, gateway
+from support.gateways import LOOPBACK, MANY, SECONDS, Gateway, Nginx, gateway
 from support.processes import Process, Running, free_port, wait_until
 from support.servers import tool, written
 
@@ -92,7 +92,7 @@ def meshed(running: Running, port: int, dtab: str = "/svc => /#/io.l5d.dnssrv") 
     return gateway(running, top={"namers": [namer]}, router={"dtab": dtab})
 
 
-def answers(gw: Gateway, name: str = WEB, count: int = 8) -> set[str]:
+def answers(gw: Gateway, name: str = WEB, count: int = MANY) -> set[str]:
     return {gw.get(name).text for _ in range(count)}
 
 

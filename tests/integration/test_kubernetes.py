@@ -16,7 +16,7 @@ import yaml
 
 from fakes.kubernetes import Json, endpoint_slice, endpoints, service
 from support.certs import authority, write_files
-from support.gateways import LOOPBACK, SECONDS, Gateway, Nginx, gateway, write_name
+from support.gateways import LOOPBACK, MANY, SECONDS, Gateway, Nginx, gateway, write_name
 from support.kubernetes_fake import FakeKubernetes
 from support.processes import ProcessFailed, Running, wait_until
 
@@ -64,7 +64,7 @@ def started(running: Running, *namers: Json, dtab: str = GUIDE, **more: Any) -> 
     return gateway(running, router={"dtab": dtab, **more}, top={"namers": [*namers, REWRITE]})
 
 
-def answers(gw: Gateway, host: str = "web", count: int = 12) -> set[str]:
+def answers(gw: Gateway, host: str = "web", count: int = MANY) -> set[str]:
     return {gw.get(host).text for _ in range(count)}
 
 

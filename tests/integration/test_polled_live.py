@@ -13,7 +13,7 @@ from fakes.http_api import ApiServer, Reply, says
 from fakes.marathon import UID, FakeMarathon, service_account
 from fakes.rancher import FakeRancher
 from support.certs import authority, write_files
-from support.gateways import LOOPBACK, SECONDS, Gateway, Nginx, gateway
+from support.gateways import LOOPBACK, MANY, SECONDS, Gateway, Nginx, gateway
 from support.processes import Running, free_port, wait_until
 
 pytestmark = pytest.mark.integration
@@ -32,7 +32,7 @@ def servers() -> Iterator[list[ApiServer]]:
         server.stop()
 
 
-def answers(gw: Gateway, path: str, count: int = 8) -> set[str]:
+def answers(gw: Gateway, path: str, count: int = MANY) -> set[str]:
     return {gw.get("web", path).text for _ in range(count)}
 
 

@@ -27,6 +27,8 @@ from support.processes import LOOPBACK, Process, Running, accepts, free_port, wa
 Json = dict[str, Any]
 SECONDS = 20.0
 """The longest a test waits for one thing."""
+MANY = 40
+"""Requests that tell which instances are used: balancers choose at random, and a dozen that miss one of two come by every day."""
 
 
 @attrs.frozen
