@@ -70,9 +70,9 @@ def test_a_split_shows_the_share_of_each_branch(pages: Pages) -> None:
 def test_what_a_transformer_changed_is_shown_before_and_after(pages: Pages, mesh: Mesh) -> None:
     page = pages("/delegator?router=inner#/svc/web")
     steps = resolved(page)
-    assert steps[-1] == f"/%/io.l5d.port/{mesh.service_port + 1}/#/io.l5d.fs/web"
+    assert steps[-1] == f"/%/io.l5d.port/{mesh.closed_port}/#/io.l5d.fs/web"
     assert f"{LOOPBACK}:{mesh.service_port}" in item(page, "/#/io.l5d.fs/web").locator(".bound").first.inner_text()
-    assert f"{LOOPBACK}:{mesh.service_port + 1}" in item(page, steps[-1]).inner_text()
+    assert f"{LOOPBACK}:{mesh.closed_port}" in item(page, steps[-1]).inner_text()
 
 
 def test_the_interpreters_dtab_is_shown_and_followed(pages: Pages) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import urllib.request
 from pathlib import Path
@@ -9,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from support import servers
+from support.ports import BLOCK, PortBlock, candidates
 from support.processes import Process, ProcessFailed, Running, accepts, free_port, is_free
 
 pytestmark = pytest.mark.integration
 
 
 def fetch(port: int) -> bytes:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5.0) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20.0) as answer:
         body: bytes = answer.read()
         return body
 
@@ -73,3 +75,29 @@ def test_a_program_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     process = Process("stubborn", [sys.executable, "-c", text], tmp_path).start()
     process.wait_ready(is_ready=lambda: "up" in process.output())
     assert process.stop(seconds=0.2) == -9
+
+
+def test_ports_given_by_two_processes_differ() -> None:
+    one, other = PortBlock(), PortBlock()
+    assert not {one.take() for _ in range(BLOCK // 2)} & {other.take() for _ in range(BLOCK // 2)}
+
+
+def test_a_port_comes_again_only_after_all_others_and_never_while_in_use() -> None:
+    block = PortBlock()
+    with socket.create_server(("127.0.0.1", block.take())) as server:
+        given = [block.take() for _ in range(2 * BLOCK)]
+        assert server.getsockname()[1] not in given
+        first = given[: given.index(given[0], 1)]
+        assert len(set(first)) == len(first) >= BLOCK // 2
+
+
+@pytest.mark.parametrize(
+    ("ephemeral", "expected"),
+    [
+        pytest.param((32768, 60999), range(10000, 32768), id="Linux"),
+        pytest.param((10000, 30000), range(30001, 65536), id="below"),
+        pytest.param((1024, 65535), range(10000, 65536), id="all"),
+    ],
+)
+def test_ports_are_not_those_of_outgoing_connections_where_others_are_left(ephemeral: tuple[int, int], expected: range) -> None:
+    assert candidates(ephemeral) == expected

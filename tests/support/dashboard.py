@@ -33,6 +33,8 @@ class Mesh:
     gateway: Gateway
     running: Running
     service_port: int
+    closed_port: int
+    """Where nothing listens."""
 
     @property
     def url(self) -> str:
@@ -51,14 +53,14 @@ class Mesh:
 def start_mesh(running: Running, *, admin: Json | None = None, **top: Any) -> Mesh:
     """Start the services and the gateway; ``admin`` are further keys of that block, ``top`` of the whole configuration."""
     service = origin(running)
-    port = free_port()
+    port, closed = free_port(), free_port()
     names = running.directory / "meshgw-names"
     routers: list[Json] = [
         {"protocol": "http", "label": "web", "dtab": DTAB, "servers": [{"port": port}]},
         {"protocol": "http", "label": "inner", "dtab": "/svc => /#/io.l5d.fs", "servers": [{"port": free_port()}]},
         {"protocol": "http", "label": "filed", "dtab": "/svc => /host", "servers": [{"port": free_port()}]},
     ]
-    routers[1]["interpreter"] = {"kind": "default", "transformers": [{"kind": "io.l5d.port", "port": service + 1}]}
+    routers[1]["interpreter"] = {"kind": "default", "transformers": [{"kind": "io.l5d.port", "port": closed}]}
     routers[2]["interpreter"] = {"kind": "io.l5d.fs", "dtabFile": str(written(running.directory, "filed.dtab", "/host => /#/io.l5d.fs;"))}
     settings = {
         "routers": routers,
@@ -66,8 +68,8 @@ def start_mesh(running: Running, *, admin: Json | None = None, **top: Any) -> Me
         "telemetry": [{"kind": "io.l5d.recentRequests", "sampleRate": 1.0, "capacity": 200}],
         **top,
     }
-    made = gateway(running, {"web": service, "api": (service, service + 1), "empty": ()}, admin=admin, port=port, top=settings)
-    return Mesh(made, running, service)
+    made = gateway(running, {"web": service, "api": (service, closed), "empty": ()}, admin=admin, port=port, top=settings)
+    return Mesh(made, running, service, closed)
 
 
 class Pages:

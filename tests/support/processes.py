@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import closing
 from pathlib import Path
 
-LOOPBACK = "127.0.0.1"
+from support.ports import LOOPBACK, PortBlock
+
 POLL_SECONDS = 0.02
 OPEN_FILES = 65536  # 10,000 idle connections and their upstream side, with room; root may raise the limit, others keep theirs
 
-_given: set[int] = set()
-"""Ports given out by this process: the kernel picks at random, and may pick one twice."""
+_ports = PortBlock()
+"""Of this process: whoever starts servers wants ports that no other such process is given."""
 
 
 class ProcessFailed(Exception):
@@ -29,15 +30,8 @@ class ProcessFailed(Exception):
 
 
 def free_port(host: str = LOOPBACK) -> int:
-    """A TCP port nobody listens on now, and that was not given out before while there are others."""
-    for _ in range(100):
-        with closing(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)) as probe:
-            probe.bind((host, 0))
-            port: int = probe.getsockname()[1]
-        if port not in _given:
-            break
-    _given.add(port)
-    return port
+    """A port, for TCP or UDP, that nobody uses now and no other process of ours is given."""
+    return _ports.take(host)
 
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:
