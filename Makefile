@@ -39,6 +39,8 @@ $(VENV)/.docs: $(VENV)/.installed
 demo: $(VENV)/.installed
 	$(BIN)/python deploy/demo/run.py $(ARGS)
 
+# Where the surroundings tell Python to keep no bytecode, each of the hundreds of gateways that are started would be compiled anew.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.installed
 	.ci/packages nginx-light haproxy curl dnsmasq-base bind9 bind9-dnsutils wrk openssl sslscan consul zookeeper \
 		nghttp2-client nghttp2-server nghttp2-proxy chromium prometheus influxdb
