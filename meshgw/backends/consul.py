@@ -165,6 +165,8 @@ class ConsulApi:
             raise BackendSilent(backend=self._client.name, reason=reason, asked=asked) from error
         try:
             return await self._client.get(path, parameters, seconds=ANSWER_SECONDS - (clock.seconds() - began), asked=asked)
+        except BackendSilent as error:  # what was left of the time is another each time, and must not look like another outage
+            raise attrs.evolve(error, reason=f"no complete answer within {ANSWER_SECONDS:g} s") from error
         finally:
             self._questions.release()
 

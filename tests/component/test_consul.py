@@ -524,6 +524,17 @@ def test_names_that_wait_for_their_turn_behind_a_silent_consul_wait_no_longer_th
     assert {one.error.partition(" (")[0].partition(": ")[0] for one in looked} == {"Consul at localhost:8500"}
 
 
+def test_silence_is_one_outage_however_long_questions_have_waited_for_their_turn(logged: Lines) -> None:
+    setting = Setting()
+    looked = [setting.look(f"/dc1/s{number}") for number in range(MOST_QUESTIONS + 1)]
+    setting.clock.advance(1.25)
+    setting.consul.open[0].answer([catalog_entry()], index=7)  # the last question is asked now, with that much less time left
+    setting.clock.advance(ANSWER_SECONDS)
+    told = {one.error.partition(" (asked")[0] for one in looked[1:]}
+    assert told == {f"Consul at localhost:8500: no complete answer within {ANSWER_SECONDS:g} s"}
+    assert len(logged.of("warn")) == 1
+
+
 def test_end_of_the_namer_ends_its_queries(logged: Lines) -> None:
     setting = Setting()
     setting.bound_at(7, 8080)
