@@ -54,6 +54,12 @@ def test_a_level_that_is_chosen_holds_in_the_gateway(pages: Pages, mesh: Mesh) -
     set_level(mesh, "meshgw", "INFO")
 
 
+def test_a_reader_is_warned_of_nothing_when_there_is_nothing(pages: Pages) -> None:
+    page = pages("/logging")
+    page.locator(".logger").first.wait_for()
+    assert [notice.is_visible() for notice in page.locator(".notice").all()] == [False, False]
+
+
 def test_a_logger_that_is_turned_off_says_nothing_until_it_is_turned_on(pages: Pages, mesh: Mesh) -> None:
     file = mesh.running.directory / "filed.dtab"
     said = f"{file}: dtab of 2 entries in use"

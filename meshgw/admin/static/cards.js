@@ -74,7 +74,7 @@ export function retryBar() {
   const update = (/** @type {RouterModel} */ router, /** @type {number | null} */ allowed) => {
     const used = router.retryShare;
     if (allowed === null || allowed <= 0) bar.update(null, used === null ? "none" : `${percent(used)} of requests`, "idle");
-    else bar.update((used ?? 0) / allowed, `${percent(used ?? 0)} of ${percent(allowed)}`, (used ?? 0) >= allowed * 0.8 ? "bad" : (used ?? 0) > allowed * 0.4 ? "warn" : "good");
+    else bar.update((used ?? 0) / allowed, `${percent(used ?? 0)} of requests, ${percent(allowed)} allowed`, (used ?? 0) >= allowed * 0.8 ? "bad" : (used ?? 0) > allowed * 0.4 ? "warn" : "good");
   };
   return { element: bar.element, update };
 }

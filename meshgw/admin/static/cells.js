@@ -29,7 +29,11 @@ export function healthBadge() {
 export function nameColumn(title) {
   const cell = () => {
     const element = el("span", { class: "name" });
-    return { element, update: (/** @type {Part} */ part) => setText(element, part.name) };
+    const update = (/** @type {Part} */ part) => {
+      setText(element, part.name);
+      if (element.title !== part.name) element.title = part.name; // long ones are cut off
+    };
+    return { element, update };
   };
   return { id: "name", title, value: (part) => part.name, cell };
 }

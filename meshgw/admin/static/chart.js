@@ -205,6 +205,7 @@ export class Bar {
   update(share, text, kind) {
     this.inner.style.width = `${Math.max(0, Math.min(1, share ?? 0)) * 100}%`;
     this.inner.className = `bar-part bar-${kind}`;
+    this.element.className = `meter meter-${kind}`;
     this.track.setAttribute("aria-label", `${this.label}: ${text}`);
     setText(this.text, text);
   }

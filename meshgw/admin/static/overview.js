@@ -1,6 +1,7 @@
 // The pages of figures: `/`, `/?router=<label>` and `/services`. They are one program, so that going between them keeps what was read.
 
 import { el, fill, setText, state } from "./dom.js";
+import { entries } from "./dtab.js";
 import { health, HEALTH_MARKS, HEALTH_WORDS } from "./figures.js";
 import { Model } from "./model.js";
 import { ApiError, api, mountShell, poll, revealCurrent, router as address, routers, showFreshness } from "./shell.js";
@@ -114,14 +115,21 @@ function showProcess() {
   const subtitle = document.querySelector(".subtitle");
   if (!subtitle) return;
   const settings = label === null ? null : known.settings.get(label);
-  setText(subtitle, label === null ? processText(info, known.model.process) : routerText(settings));
+  if (label === null) setText(subtitle, processText(info, known.model.process));
+  else if (settings) tellRouter(subtitle, label, settings);
 }
 
-/** @param {any} settings */
-function routerText(settings) {
-  if (!settings) return "";
-  const count = settings.servers?.length ?? 1;
-  return [settings.protocol, `${count} ${count === 1 ? "server" : "servers"}`, settings.dtab].filter(Boolean).join(" · ");
+/** What a router is: its dtab by its length, for the playground shows it entry by entry. @param {Element} place @param {string} name @param {any} settings */
+function tellRouter(place, name, settings) {
+  const [servers, dentries] = [settings.servers?.length ?? 1, entries(settings.dtab ?? "").length];
+  const text = `${settings.protocol} · ${counted(servers, "server", "servers")} · `;
+  const dtab = counted(dentries, "dtab entry", "dtab entries");
+  if (place.textContent !== text + dtab) fill(place, text, el("a", { href: `/delegator?${new URLSearchParams({ router: name })}` }, dtab));
+}
+
+/** @param {number} count @param {string} one @param {string} many */
+function counted(count, one, many) {
+  return `${count} ${count === 1 ? one : many}`;
 }
 
 /** What changes rarely: the configuration and the process. It may be closed to this reader; the page does without. */

@@ -263,10 +263,10 @@ function line(row, button) {
       row.retries ? el("span", { class: "badge" }, `↻ ${row.retries}`) : null,
     ),
     el("td", { class: "right number" }, duration(row.duration_ms)),
-    el("td", { class: "cell-request" }, el("span", { class: "method" }, row.method), " ", el("code", null, row.path)),
+    el("td", { class: "cell-request" }, el("div", { class: "clamped" }, el("span", { class: "method" }, row.method), " ", el("code", null, row.path))),
     el("td", { class: "cell-router" }, row.router),
-    el("td", { class: "cell-name" }, el("code", null, row.logical_name)),
-    el("td", { class: "cell-name" }, el("code", null, row.concrete_name)),
+    el("td", { class: "cell-name" }, el("code", { class: "clamped" }, row.logical_name)),
+    el("td", { class: "cell-name" }, el("code", { class: "clamped" }, row.concrete_name)),
     el("td", { class: "cell-name" }, el("code", null, row.destination)),
   );
 }
@@ -276,6 +276,7 @@ function detail(row, narrow) {
   /** @type {[string, string][]} */
   const facts = [
     ["Time", row.timestamp],
+    ["Request", `${row.method} ${row.path}`],
     ["Source", row.source],
     ["Server", row.server],
     ["Router", row.router],

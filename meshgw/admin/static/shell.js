@@ -101,7 +101,13 @@ export function revealCurrent() {
 }
 
 function freshnessChip() {
-  return el("span", { class: "freshness", id: "freshness", role: "status", hidden: true }, el("span", { class: "dot", "aria-hidden": "true" }), el("span", { id: "freshness-text" }));
+  return el(
+    "span",
+    { class: "freshness", id: "freshness", hidden: true },
+    el("span", { class: "dot", "aria-hidden": "true" }),
+    el("span", { id: "freshness-text", "aria-hidden": "true" }),
+    el("span", { id: "freshness-said", class: "visually-hidden", role: "status" }), // without the age: that would be read out each second
+  );
 }
 
 /** @type {import("./net.js").Freshness | null} */
@@ -128,6 +134,7 @@ function tick() {
   chip.className = `freshness freshness-${kind}`;
   chip.title = shown.error?.message ?? "";
   setText(text, said);
+  setText(/** @type {HTMLElement} */ (document.getElementById("freshness-said")), said.split(",")[0]);
   document.getElementById("main")?.classList.toggle("is-stale", kind === "stale");
   const notice = document.getElementById("stale-notice");
   if (!notice) return;

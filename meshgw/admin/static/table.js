@@ -200,8 +200,11 @@ export class Table {
 
   /** @param {string} key @param {Row} row */
   makeRow(key, row) {
-    const cells = this.options.columns.map((column, index) => this.makeCell(column, index === 0, key));
-    const element = el("tr", { role: "row" }, cells.map((cell) => cell.element));
+    const { columns, details: makesDetails } = this.options;
+    const name = String(columns[0].value?.(row) ?? key);
+    const cells = columns.map((column, index) => this.makeCell(column, index === 0, key, name));
+    const unfolding = makesDetails ? { class: "unfolds", onclick: (/** @type {MouseEvent} */ event) => isOnRow(event) && this.toggle(key) } : {};
+    const element = el("tr", { role: "row", ...unfolding }, cells.map((cell) => cell.element));
     /** @type {{element: HTMLElement, below: HTMLElement | null, update: (row: Row) => void, unfold: () => void}} */
     const made = { element, below: null, update: () => {}, unfold: () => {} };
     /** @type {{element: Element, update: (row: Row) => void} | null} */
@@ -230,23 +233,26 @@ export class Table {
     return made;
   }
 
-  /** @param {Column<Row>} column @param {boolean} isFirst @param {string} key */
-  makeCell(column, isFirst, key) {
+  /** @param {Column<Row>} column @param {boolean} isFirst @param {string} key @param {string} name */
+  makeCell(column, isFirst, key, name) {
     const inner = column.cell?.() ?? textCell(column);
-    const content = isFirst && this.options.details ? [this.unfoldButton(key), inner.element] : [inner.element];
+    const content = isFirst && this.options.details ? [this.unfoldButton(key, name), inner.element] : [inner.element];
     const attributes = { role: isFirst ? "rowheader" : "cell", "data-label": column.title, class: column.isNumber ? "is-number number" : "" };
     const element = el(isFirst ? "th" : "td", isFirst ? { ...attributes, scope: "row" } : attributes, el("div", { class: "cell" }, content));
     return { element, update: inner.update };
   }
 
+  /** @param {string} key @param {string} name */
+  unfoldButton(key, name) {
+    const attributes = { "aria-expanded": String(this.unfolded.has(key)), "aria-label": `Details of ${name}`, onclick: () => this.toggle(key) };
+    return el("button", { type: "button", class: "unfold", ...attributes });
+  }
+
   /** @param {string} key */
-  unfoldButton(key) {
-    const toggle = () => {
-      if (!this.unfolded.delete(key)) this.unfolded.add(key);
-      this.made.get(key)?.unfold();
-      this.show(false);
-    };
-    return el("button", { type: "button", class: "unfold", "aria-expanded": String(this.unfolded.has(key)), "aria-label": "Details", onclick: toggle });
+  toggle(key) {
+    if (!this.unfolded.delete(key)) this.unfolded.add(key);
+    this.made.get(key)?.unfold();
+    this.show(false);
   }
 
   /** @param {number} pages */
@@ -275,6 +281,12 @@ export function compared(one, other, isDown) {
   if (one.value === null || other.value === null) return one.value === other.value ? names : one.value === null ? 1 : -1; // no figure: last
   const order = one.value < other.value ? -1 : one.value > other.value ? 1 : 0;
   return order === 0 ? names : isDown ? -order : order;
+}
+
+/** Whether a click is meant for the row: not for a control in it, and not the end of marking a text. @param {MouseEvent} event */
+function isOnRow(event) {
+  const isControl = event.target instanceof Element && event.target.closest("button, a") !== null;
+  return !isControl && (getSelection()?.isCollapsed ?? true);
 }
 
 /** @template Row @param {Column<Row>} column */

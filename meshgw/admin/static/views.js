@@ -199,7 +199,7 @@ function routerSummary() {
   );
   const charts = [trafficChart(140), successChart(140)];
   const retries = retryBar();
-  const budget = el("div", { class: "budget" }, el("span", null, "Retries, of what the budget allows"), retries.element);
+  const budget = el("div", { class: "budget" }, el("span", null, "Retries"), retries.element);
   const live = el("div", { class: "card" }, el("div", { class: "charts" }, charts.map(({ element }) => element)), budget);
   const rest = el("div", { hidden: true });
   document.getElementById("page-tools")?.replaceChildren(badge.element);
