@@ -10,7 +10,7 @@ import gc
 import os
 import resource
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from time import perf_counter
 from typing import Any
 
@@ -19,6 +19,8 @@ from meshgw.telemetry.metrics import Metrics
 KB = 1024
 HEAP, MAPPED = "RssAnon:", "VmData:"
 """Lines of ``/proc/self/status``: memory that belongs to no file and is resident, and what of it was asked for."""
+LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+"""What a container may use, as control groups of version 2 and 1 tell it from within; "max" or a huge number where there is no limit."""
 
 
 def add_process_metrics(metrics: Metrics, clock: Callable[[], float], started: float | None) -> Callable[[], None]:
@@ -36,6 +38,7 @@ def add_process_metrics(metrics: Metrics, clock: Callable[[], float], started: f
     jvm.gauge("thread", "daemon_count", function=lambda: sum(thread.daemon for thread in threading.enumerate()))
     jvm.gauge("gc", "cycles", function=lambda: sum(generation["collections"] for generation in gc.get_stats()))
     jvm.gauge("gc", "msec", function=lambda: collections.seconds * 1000)
+    jvm.gauge("heap", "max", function=memory_limit, most=True)  # dashboards divide by it; all processes share it
     jvm.gauge("fd_limit", function=lambda: resource.getrlimit(resource.RLIMIT_NOFILE)[0], most=True)
     if os.path.isdir("/proc/self/fd"):
         page = os.sysconf("SC_PAGE_SIZE")
@@ -68,6 +71,18 @@ class Collections:
             self._began = perf_counter()
         elif self._began:
             self.seconds += perf_counter() - self._began
+
+
+def memory_limit(files: Iterable[str] = LIMITS) -> int:
+    """Bytes that the process may use at most: the memory of the machine, or less if one of ``files`` says so."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for file in files:
+        try:
+            with open(file, encoding="ascii") as limit:
+                limits.append(int(limit.read()))
+        except (OSError, ValueError):  # not this version, or no limit
+            continue
+    return min(limits)
 
 
 def _usable_cpus() -> int:

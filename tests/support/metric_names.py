@@ -68,7 +68,7 @@ H2_RETRIES = _names(
 CACHE = _names("misses:c evicts:c oneshots:c expires:c idle:g")
 BINDCACHE = {f"{cache}/{name}": kind for cache in ("path", "tree", "bound", "client") for name, kind in CACHE.items()}
 PROCESS = _names(
-    "uptime:g start_time:g num_cpus:g thread/count:g heap/used:g heap/committed:g mem/current/used:g gc/cycles:g gc/msec:g "
+    "uptime:g start_time:g num_cpus:g thread/count:g heap/used:g heap/max:g heap/committed:g mem/current/used:g gc/cycles:g gc/msec:g "
     "fd_count:g fd_limit:g"
 )
 OWN = _names("dropped:c broken_gauges:c nodes:g limit:g")
