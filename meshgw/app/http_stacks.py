@@ -5,7 +5,7 @@ Source: linkerd-config spec 4.9 and 5; ARCHITECTURE.md section 3. The order is w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import attrs
@@ -54,7 +54,7 @@ from meshgw.filters.stats import AttemptStats, ServiceStats
 from meshgw.filters.strip import StripContext
 from meshgw.filters.success import SuccessClass
 from meshgw.filters.timeouts import AttemptTimeout, Deadlines, ServerTimeout, TotalTimeout
-from meshgw.filters.tracing import AttemptTracing, Sampler, ServerTracing
+from meshgw.filters.tracing import AttemptTracing, Sampler, ServerTracing, route_tags
 from meshgw.kinds import Propagator, Runtime
 from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
@@ -189,7 +189,7 @@ BOUND_STACK = (
     .then(Role.AUTHORITY, lambda bound: Authority(bound.client.authority) if bound.client.authority else None)
     # what it answers is no attempt to be traced
     .then(Role.DIAGNOSTIC, lambda bound: _diagnostic_trace(bound))
-    # next to what tells endpoints of the attempt, so that each has the id that its endpoint is told
+    # where endpoints are told of attempts, what tells them begins these, so that each has the id that its endpoint is told
     .then(Role.TRACING, lambda bound: _attempt_tracing(bound))
     # innermost: what the service sees is what was decided
     .then(Role.DESTINATION, lambda bound: _destination(bound))
@@ -223,7 +223,10 @@ def _bound_timeout(bound: BoundLevel) -> AttemptTimeout | None:
 def _destination(bound: BoundLevel) -> Destination | StripContext:
     if bound.strips_context:
         return StripContext()
-    return Destination(bound.name, bound.client.id, bound.residual, bound.setting.bits, bound.setting.propagator)
+    bits, propagator = bound.setting.bits, bound.setting.propagator
+    if bound.shared.sampler is None:
+        return Destination(bound.name, bound.client.id, bound.residual, bits, propagator)
+    return Destination(bound.name, bound.client.id, bound.residual, bits, propagator, _route_tags(bound))
 
 
 def _context(server: ServerLevel) -> ServerContext:
@@ -238,9 +241,13 @@ def _server_tracing(server: ServerLevel) -> ServerTracing | None:
 
 
 def _attempt_tracing(bound: BoundLevel) -> AttemptTracing | None:
-    if bound.shared.sampler is None:
+    if bound.shared.sampler is None or not bound.strips_context:
         return None
-    return AttemptTracing(bound.name, bound.client.id, bound.residual, told=not bound.strips_context)
+    return AttemptTracing(_route_tags(bound))
+
+
+def _route_tags(bound: BoundLevel) -> Mapping[str, str]:
+    return route_tags(bound.name, bound.client.id, bound.residual)
 
 
 def _diagnostic_trace(bound: BoundLevel) -> DiagnosticTrace:

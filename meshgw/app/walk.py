@@ -220,7 +220,7 @@ class Walk(Attempts):
                 if ex.verdict is not SUCCESS and self._again_instead(ex):
                     return
             if ex.recording is not None:
-                ex.recording.headed(ex)
+                ex.recording.status = ex.status
             for hook in ex.bound.pipeline.responses:
                 reply = hook(ex)
                 if reply is not None:
@@ -287,7 +287,7 @@ class Walk(Attempts):
         """The answer is 101: both connections become one tunnel."""
         ex.verdict = SUCCESS
         if ex.recording is not None:
-            ex.recording.headed(ex)
+            ex.recording.status = ex.status
         for pipeline in (ex.bound.pipeline, ex.route.pipeline, self._server):
             for hook in pipeline.responses:
                 hook(ex)
@@ -423,8 +423,6 @@ class Walk(Attempts):
         breaker = node.endpoint.breaker
         if breaker is not None and not (is_success and breaker.is_calm):
             node.endpoint.ended(ex)
-        if ex.recording is not None:
-            self.record_end(ex)
         if bound.pipeline.ends:
             self.run_ends(ex, bound.pipeline.ends)
         if route.pipeline.ends:

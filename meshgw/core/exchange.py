@@ -113,17 +113,13 @@ class Upstream(Protocol):
 class Recording(Protocol):
     """What is recorded of a request that is traced (``filters.recording``)."""
 
-    @property
-    def lines(self) -> tuple[bytes, ...]:
-        """The header lines that tell the endpoint of the attempt under way."""
-        ...
+    lines: tuple[bytes, ...]
+    """The header lines that tell the endpoint of the attempt under way."""
+    status: int
+    """That of the endpoint's answer, from when its head is passed on."""
 
-    def begin(self, route: Mapping[str, str], *, told: bool) -> None:
+    def begin(self, ex: Exchange, route: Mapping[str, str], *, told: bool) -> None:
         """An attempt on a bound name begins; ``route`` describes it, ``told`` is whether the endpoint gets the lines."""
-        ...
-
-    def headed(self, ex: Exchange) -> None:
-        """The head of the endpoint's answer is passed on."""
         ...
 
     def concluded(self, trailers: list[bytes]) -> None:
@@ -131,15 +127,15 @@ class Recording(Protocol):
         ...
 
     def ended(self, ex: Exchange, error: MeshError | None) -> None:
-        """The attempt under way is over."""
+        """The attempt under way is over, at ``ex.ended``."""
         ...
 
     def again(self, ex: Exchange, error: MeshError | None) -> None:
-        """The attempt is over, and what was sent goes to another endpoint: its header lines tell of that from now on."""
+        """The attempt is over now, and what was sent goes to another endpoint: its header lines tell of that from now on."""
         ...
 
     def finish(self, ex: Exchange) -> None:
-        """The request is over."""
+        """The request is over, at ``ex.ended``, and with it an attempt that is still under way."""
         ...
 
 

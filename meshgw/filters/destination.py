@@ -5,7 +5,8 @@ Source: linkerd-config spec 5.4, 7.1, 7.3 and 7.6. Everything that depends only 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Final
 
 from meshgw.core.exchange import Exchange
 from meshgw.filters.propagation import L5D
@@ -15,16 +16,26 @@ from meshgw.wire.context import encode_deadline, first_lines
 
 VIA, H2_VIA = b"1.1 linkerd", b"h2 linkerd"
 """The name Linkerd gives itself; kept, since callers and loop checks look for it."""
+_NO_TAGS: Final[Mapping[str, str]] = {}
 _VIA_LINE, _H2_VIA_LINE = b"Via: " + VIA, b"Via: " + H2_VIA
 
 
 class Destination:
     """Writes the request's ``Via``, ``l5d-dst-*`` and context fields for one bound name, and ``Via`` on its answers."""
 
-    __slots__ = ("_bits", "_lines", "_old_lines", "_tell")
+    __slots__ = ("_bits", "_lines", "_old_lines", "_route", "_tell")
 
-    def __init__(self, service: Path, client: Path, residual: Path, bits: Callable[[], int], propagator: Propagator = L5D) -> None:
-        """``bits`` gives 64 random bits for a new span, which ``propagator`` tells."""
+    def __init__(
+        self,
+        service: Path,
+        client: Path,
+        residual: Path,
+        bits: Callable[[], int],
+        propagator: Propagator = L5D,
+        route: Mapping[str, str] = _NO_TAGS,
+    ) -> None:
+        """``bits`` gives 64 random bits for a new span, which ``propagator`` tells; ``route`` is what is recorded of this bound name."""
+        self._route = route
         lines = [_VIA_LINE, b"l5d-dst-service: " + service.show().encode("ascii"), b"l5d-dst-client: " + client.show().encode("ascii")]
         if residual:
             lines.append(b"l5d-dst-residual: " + residual.show().encode("ascii"))
@@ -43,10 +54,11 @@ class Destination:
             mine = self._old_lines.get(ex.version, self._lines)
             lines.append(mine[0] if via is None else b"Via: " + via + b", " + mine[0][5:])
             lines += mine[1:]
-        if ex.root:
-            lines += first_lines(self._bits(), ex.root, ex.root_flags)
-        elif ex.recording is not None:
+        if ex.recording is not None:
+            ex.recording.begin(ex, self._route, told=True)
             lines += ex.recording.lines
+        elif ex.root:
+            lines += first_lines(self._bits(), ex.root, ex.root_flags)
         elif ex.trace is not None:
             lines += self._tell(ex.trace, self._bits(), headers.seen)
         if ex.dtab is not None:

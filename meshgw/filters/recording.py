@@ -1,13 +1,14 @@
 """What is recorded of a traced request: a span of its server and one of each of its attempts, given to the tracers when it has ended.
 
 Source: linkerd-config spec 7.1 and 9.7. An attempt's span has the very id that its endpoint was told. Query strings, bodies and values of
-fields that may hold credentials are never recorded.
+fields that may hold credentials are never recorded. On the request path only what is known anyway is noted, as references to what does
+not change; texts, tags and spans are made of it when an exporter or a reader looks. Nothing that is kept leads to the exchange.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -27,8 +28,8 @@ from meshgw.errors import (
 )
 from meshgw.filters.classify import NON_RETRYABLE_FAILURE, RETRYABLE_FAILURE, SUCCESS
 from meshgw.kinds import Propagator
-from meshgw.telemetry.spans import Span, Tracer
-from meshgw.wire.context import TraceId
+from meshgw.telemetry.spans import LateSpans, Span, Tracer
+from meshgw.wire.context import TraceId, first_lines
 from meshgw.wire.headers import Headers
 
 MOST_ATTEMPTS: Final = 64
@@ -36,6 +37,9 @@ MOST_ATTEMPTS: Final = 64
 LONGEST_TAG: Final = 1024
 LONGEST_ERROR: Final = 512
 """Characters that are recorded of a text; callers choose the lengths of some."""
+REQUEST_COST: Final = 1200
+ATTEMPT_COST: Final = 500
+"""Bytes of memory, as measured, that a recorded request takes besides the texts that others choose, and each of its attempts."""
 _VERDICTS: Final = {SUCCESS: "l5d.success", RETRYABLE_FAILURE: "l5d.retryable", NON_RETRYABLE_FAILURE: "l5d.failure"}
 _PHASES: Final[Sequence[tuple[tuple[type[MeshError], ...], str]]] = (
     ((IdentifyError,), "Identification"),
@@ -45,6 +49,12 @@ _PHASES: Final[Sequence[tuple[tuple[type[MeshError], ...], str]]] = (
 _GRPC_STATUS: Final = b"grpc-status"
 _H2: Final = b"2"
 _log = make_logger()
+
+_Answer = tuple[bool, int, bytes | None, bytes | None]
+"""Of an answer: whether it came over HTTP/1, its length, its Content-Type, and the status of gRPC."""
+_Attempt = tuple[int, Mapping[str, str], float, float, str, int, int, _Answer | None, Any, Any, Any, str]
+"""Of an attempt: the span's id, its route, when it began and ended, its cause and number, the status and answer, address and own end of the
+connection, the verdict, and its error in words. A tuple, since an object with names takes three times as long."""
 
 
 @attrs.frozen(kw_only=True)
@@ -59,68 +69,71 @@ class Setting:
     bits: Callable[[], int]
 
 
-class _Attempt:
-    """What is known of an attempt until its span can be made."""
-
-    __slots__ = ("cause", "headed", "route", "span", "started", "status")
-
-    def __init__(self, span: int, route: Mapping[str, str], started: float, cause: str) -> None:
-        self.span, self.route, self.started, self.cause = span, route, started, cause
-        self.headed = 0.0
-        self.status = 0
-
-
-class Recording:
-    """Collects the spans of one request (:class:`meshgw.core.exchange.Recording`)."""
+class Recording(LateSpans):
+    """Notes what is known of one request (:class:`meshgw.core.exchange.Recording`), and makes its spans when it has ended."""
 
     __slots__ = (
-        "_attempt",
+        "_answer",
+        "_answered",
+        "_attempts",
         "_cause",
         "_first",
-        "_headers",
         "_offset",
         "_request",
+        "_root",
+        "_root_flags",
+        "_route",
+        "_server",
         "_setting",
-        "_spans",
+        "_span",
+        "_started",
         "_takers",
-        "_told",
+        "_texts",
         "_trace",
         "_trailers",
         "lines",
+        "status",
         "tried",
     )
 
-    def __init__(self, setting: Setting, ex: Exchange, trace: TraceId, takers: tuple[Tracer, ...]) -> None:
-        self._setting, self._trace, self._takers, self._headers = setting, trace, takers, ex.headers
-        self._offset = setting.now() - setting.clock()
-        self._request = _request_tags(ex)  # now, as identifiers and filters may change the request
-        self._spans: list[Span] = []
-        self._attempt: _Attempt | None = None
+    def __init__(self, setting: Setting, ex: Exchange, trace: TraceId | None, takers: tuple[Tracer, ...]) -> None:
+        """``trace`` is the request's place in its trace, None where one begins with it (``ex.root``)."""
+        self._setting, self._trace, self._takers = setting, trace, takers
+        self._root, self._root_flags = ex.root, ex.root_flags
+        # now, as identifiers and filters may change the request
+        length, target, kind, coding = ex.length, ex.target, None, None
+        if b"?" in target:
+            target = target[: target.index(b"?")]
+        seen = ex.headers.seen
+        if length:  # fields of a body; looking for one means to go through all lines
+            kind, coding = ex.headers.get(b"content-type"), seen.get(b"transfer-encoding")
+        self._request = (target, ex.method, seen.get(b"host", b""), ex.version, length, kind, coding)
+        self._attempts: list[_Attempt] = []
+        self._span = self._texts = self.tried = self.status = 0
         self._cause, self._first = "", 0.0
         self._trailers: list[bytes] | None = None
-        self._told: tuple[list[bytes], dict[str, str]] | None = None
-        """The lines of the last answer that tags were made of, and those."""
+        self._answered: list[bytes] | None = None
+        """The lines of the last answer that was noted, and what was; the last attempt's is mostly the caller's too."""
+        self._answer: _Answer | None = None
         self.lines: tuple[bytes, ...] = ()
-        self.tried = 0
-        """Attempts so far."""
 
     # --- attempts
 
-    def begin(self, route: Mapping[str, str], *, told: bool) -> None:
+    def begin(self, ex: Exchange, route: Mapping[str, str], *, told: bool) -> None:
         """See :class:`meshgw.core.exchange.Recording`."""
-        setting = self._setting
+        setting, trace = self._setting, self._trace
         self.tried += 1
-        started = setting.clock()
-        self._first = self._first or started
-        self._attempt = attempt = _Attempt(setting.bits() or 1, route, started, self._cause)
-        self._trailers = None
-        self.lines = setting.propagator.lines(self._trace, attempt.span, self._headers.seen) if told else ()
-
-    def headed(self, ex: Exchange) -> None:
-        """See :class:`meshgw.core.exchange.Recording`."""
-        attempt = self._attempt
-        if attempt is not None:
-            attempt.headed, attempt.status = self._setting.clock(), ex.status
+        self._started = started = setting.clock()
+        if not self._first:
+            self._first = started
+        self._span = span = setting.bits() or 1
+        self._route, self._trailers = route, None
+        if not told:
+            self.lines = ()
+        elif trace is None:
+            self.lines = first_lines(span, self._root, self._root_flags)
+        else:
+            self.lines = setting.propagator.lines(trace, span, ex.headers.seen)
 
     def concluded(self, trailers: list[bytes]) -> None:
         """See :class:`meshgw.core.exchange.Recording`."""
@@ -128,161 +141,223 @@ class Recording:
 
     def ended(self, ex: Exchange, error: MeshError | None) -> None:
         """See :class:`meshgw.core.exchange.Recording`; one that only waited for a binding that changed meanwhile was none."""
-        attempt, self._attempt = self._attempt, None
-        if attempt is None:
-            return
-        self._cause = "retry"
+        if self._span:
+            self._end(ex, error, ex.ended)
+
+    def _end(self, ex: Exchange, error: MeshError | None, moment: float) -> None:
+        span, self._span = self._span, 0
         if isinstance(error, Rebound):
             self.tried -= 1
-            self._cause = attempt.cause
-        elif len(self._spans) < MOST_ATTEMPTS:
-            self._spans.append(self._client_span(attempt, ex, error))
+            return
+        if len(self._attempts) < MOST_ATTEMPTS:
+            node, answer = ex.node, None
+            status = self.status or (ex.status if error is None else 0)
+            if status:
+                answer = self._note_answer(ex)
+            words = ""
+            if error is not None:
+                words = worded(error)
+                self._texts += len(words)
+            self._attempts.append(
+                (
+                    span,
+                    self._route,
+                    self._started,
+                    moment,
+                    self._cause,
+                    self.tried,
+                    status,
+                    answer,
+                    None if node is None else node.address,
+                    ex.local,
+                    ex.verdict,
+                    words,
+                )
+            )
+        self._cause, self.status = "retry", 0
 
     def again(self, ex: Exchange, error: MeshError | None) -> None:
         """See :class:`meshgw.core.exchange.Recording`."""
-        attempt, before = self._attempt, self.lines
-        if attempt is None:
+        if not self._span:
             return
-        self.ended(ex, error)
+        before = self.lines
+        self._end(ex, error, self._setting.clock())
         self._cause = "requeue"
-        self.begin(attempt.route, told=bool(before))
+        self.begin(ex, self._route, told=bool(before))
         if before:
             lines = ex.headers.lines
             at = lines.index(before[0])
             lines[at : at + len(before)] = self.lines
 
-    # --- spans
-
-    def _client_span(self, attempt: _Attempt, ex: Exchange, error: MeshError | None) -> Span:
-        setting, node = self._setting, ex.node
-        ended = setting.clock()
-        tags = {"router.label": setting.label, **self._request, **attempt.route, "meshgw.attempt": str(self.tried)}
-        if attempt.cause:
-            tags["meshgw.attempt.cause"] = attempt.cause
-        status = attempt.status or (ex.status if error is None else 0)
-        if status:
-            tags["http.rsp.status"] = str(status)
-            tags["http.rsp.version"] = "HTTP/1.1" if ex.status_line else "HTTP/2"
-            tags |= self._answer_tags(ex)
-        if error is not None:
-            tags["error"] = worded(error)
-        events = [(attempt.started + self._offset, "finagle.retry")] if attempt.cause else []
-        verdict = _VERDICTS.get(ex.verdict)
-        if verdict is not None:
-            events.append((ended + self._offset, verdict))
-        return Span(
-            trace=self._trace.child(attempt.span),
-            is_client=True,
-            router=setting.label,
-            name=self._request["http.req.method"],
-            started=attempt.started + self._offset,
-            duration=max(0.0, ended - attempt.started),
-            local=ex.local,
-            peer=None if node is None else (node.address.host, node.address.port),
-            tags=tags,
-            events=tuple(events),
-            failed=error is not None or ex.verdict in (RETRYABLE_FAILURE, NON_RETRYABLE_FAILURE),
-        )
+    # --- the end
 
     def finish(self, ex: Exchange) -> None:
         """See :class:`meshgw.core.exchange.Recording`."""
-        spans = (self._server_span(ex), *self._spans)
-        for taker in self._takers:
+        error, outcome, dtab = ex.error, ex.outcome, ex.dtab
+        if self._span:
+            self._end(ex, error, ex.ended)
+        self._server = (
+            ex.arrived,
+            ex.ended,
+            ex.local,
+            ex.peer,
+            ex.name,
+            "" if dtab is None else _cut(dtab.show()),  # now, as one may be large
+            ex.status,
+            self._note_answer(ex) if ex.status else None,
+            ex.verdict,
+            not isinstance(outcome, int) or outcome < 0 or (error is not None and error.status >= 500),
+            {} if error is None else _error_tags(error),
+            isinstance(error, CallerGone),
+        )
+        self._offset = self._setting.now() - ex.ended
+        self._answered = self._answer = self._trailers = None  # lines may hold what is not to outlive the request
+        takers, self._takers = self._takers, ()
+        for taker in takers:
             try:
-                taker.record(spans)
+                taker.record(self)
             except Exception:  # noqa: BLE001 - the rim around tracers, which plug-ins provide
                 _log.failure("defect in a tracer; the spans of a request are lost to it")
 
-    def _server_span(self, ex: Exchange) -> Span:
-        setting, error = self._setting, ex.error
-        tags = {"router.label": setting.label, **self._request, "dtab.base": setting.dtab}
-        if ex.dtab is not None:
-            tags["dtab.local"] = _cut(ex.dtab.show())
-        if ex.name is not None:
-            tags["service"] = _cut(ex.name.show())
-        if ex.status:
-            tags["http.rsp.status"] = str(ex.status)
-            tags["http.rsp.version"] = self._request["http.req.version"]
-            tags |= self._answer_tags(ex)
-        if error is not None:
-            _error_tags(tags, error)
-        if self.tried > len(self._spans):
-            tags["meshgw.attempts.omitted"] = str(self.tried - len(self._spans))
-        return Span(
-            trace=self._trace,
-            is_client=False,
-            router=setting.label,
-            name=self._request["http.req.method"],
-            started=ex.arrived + self._offset,
-            duration=max(0.0, ex.ended - ex.arrived),
-            local=ex.local,
-            peer=ex.peer,
-            tags=tags,
-            events=self._server_events(ex),
-            failed=not isinstance(ex.outcome, int) or ex.outcome < 0 or (error is not None and error.status >= 500),
-        )
-
-    def _server_events(self, ex: Exchange) -> tuple[tuple[float, str], ...]:
-        events = []
-        if self._first:
-            events.append((self._first + self._offset, "namer.success"))
-        elif ex.name is not None and isinstance(ex.error, CallerGone):
-            events.append((ex.ended + self._offset, "namer.closed"))
-        if self._first and ex.verdict in _VERDICTS:
-            events.append((ex.ended + self._offset, _VERDICTS[ex.verdict]))
-        return tuple(events)
-
-    def _answer_tags(self, ex: Exchange) -> dict[str, str]:
-        """What is told of an answer. The last attempt's is mostly the caller's too, and looking for a field goes through all lines."""
+    def _note_answer(self, ex: Exchange) -> _Answer:
         response = ex.response
-        told = self._told
-        if told is not None and told[0] is response.lines and ex.error is None:
-            return told[1]
-        tags: dict[str, str] = {}
-        if ex.response_length >= 0:
-            tags["http.rsp.content-length"] = str(ex.response_length)
-        elif ex.status_line:
-            tags["http.rsp.transfer-encoding"] = "chunked"
+        lines = response.lines
+        if self._answer is not None and self._answered is lines and ex.error is None:
+            return self._answer
         kind = response.get(b"content-type")
-        if kind is not None:
-            tags["http.rsp.content-type"] = _text(kind)
+        status = None
         if ex.version == _H2:  # calls of gRPC come over nothing else
             status = response.get(_GRPC_STATUS)
             if status is None:
                 status = Headers(self._trailers or ex.answer_trailers or []).get(_GRPC_STATUS)
-            if status is not None:
-                tags["grpc.status"] = _text(status)
-        self._told = (response.lines, tags)
-        return tags
+        self._answered = lines
+        self._answer = answer = (bool(ex.status_line), ex.response_length, kind, status)
+        return answer
 
+    # --- spans
 
-def _request_tags(ex: Exchange) -> dict[str, str]:
-    headers = ex.headers
-    tags = {
-        "http.uri": _text(ex.target.partition(b"?")[0]),
-        "http.req.method": _text(ex.method),
-        "http.req.host": _text(ex.host or b""),
-        "http.req.version": f"HTTP/{ex.version.decode('latin-1')}",
-    }
-    if ex.length:  # fields of a body; looking for one means to go through all lines
-        if ex.length > 0:
-            tags["http.req.content-length"] = str(ex.length)
-        kind, coding = headers.get(b"content-type"), headers.seen.get(b"transfer-encoding")
+    @property
+    def size(self) -> int:
+        """See :class:`meshgw.telemetry.spans.LateSpans`."""
+        target, method, host, *_ = self._request
+        return REQUEST_COST + len(target) + len(method) + len(host) + self._texts + ATTEMPT_COST * len(self._attempts)
+
+    def __len__(self) -> int:
+        return 1 + len(self._attempts)
+
+    def made(self) -> tuple[Span, ...]:
+        """See :class:`meshgw.telemetry.spans.LateSpans`."""
+        trace = self._trace or TraceId(self._root, self._root, self._root, self._root_flags)
+        request = self._request_tags()
+        return (self._server_span(trace, request), *[self._client_span(trace, request, attempt) for attempt in self._attempts])
+
+    def _client_span(self, trace: TraceId, request: Mapping[str, str], attempt: _Attempt) -> Span:
+        span, route, started, ended, cause, number, status, answer, address, local, verdict, error = attempt
+        label, offset = self._setting.label, self._offset
+        tags = {"router.label": label, **request, **route, "meshgw.attempt": str(number)}
+        if cause:
+            tags["meshgw.attempt.cause"] = cause
+        if answer is not None:
+            tags["http.rsp.status"] = str(status)
+            tags["http.rsp.version"] = "HTTP/1.1" if answer[0] else "HTTP/2"
+            tags |= _answer_tags(answer)
+        if error:
+            tags["error"] = error
+        events = [(started + offset, "finagle.retry")] if cause else []
+        word = _VERDICTS.get(verdict)
+        if word is not None:
+            events.append((ended + offset, word))
+        return Span(
+            trace=trace.child(span),
+            is_client=True,
+            router=label,
+            name=request["http.req.method"],
+            started=started + offset,
+            duration=max(0.0, ended - started),
+            local=local,
+            peer=None if address is None else (address.host, address.port),
+            tags=tags,
+            events=tuple(events),
+            failed=bool(error) or verdict in (RETRYABLE_FAILURE, NON_RETRYABLE_FAILURE),
+        )
+
+    def _server_span(self, trace: TraceId, request: Mapping[str, str]) -> Span:
+        arrived, ended, local, peer, name, dtab, status, answer, verdict, failed, errors, is_gone = self._server
+        setting, offset = self._setting, self._offset
+        tags = {"router.label": setting.label, **request, "dtab.base": setting.dtab}
+        if dtab:
+            tags["dtab.local"] = dtab
+        if name is not None:
+            tags["service"] = _cut(name.show())
+        if answer is not None:
+            tags["http.rsp.status"] = str(status)
+            tags["http.rsp.version"] = request["http.req.version"]
+            tags |= _answer_tags(answer)
+        tags |= errors
+        if self.tried > len(self._attempts):
+            tags["meshgw.attempts.omitted"] = str(self.tried - len(self._attempts))
+        events = []
+        if self._first:
+            events.append((self._first + offset, "namer.success"))
+            if verdict in _VERDICTS:
+                events.append((ended + offset, _VERDICTS[verdict]))
+        elif name is not None and is_gone:
+            events.append((ended + offset, "namer.closed"))
+        return Span(
+            trace=trace,
+            is_client=False,
+            router=setting.label,
+            name=request["http.req.method"],
+            started=arrived + offset,
+            duration=max(0.0, ended - arrived),
+            local=local,
+            peer=peer,
+            tags=tags,
+            events=tuple(events),
+            failed=failed,
+        )
+
+    def _request_tags(self) -> dict[str, str]:
+        target, method, host, version, length, kind, coding = self._request
+        tags = {
+            "http.uri": _text(target),
+            "http.req.method": _text(method),
+            "http.req.host": _text(host),
+            "http.req.version": f"HTTP/{version.decode('latin-1')}",
+        }
+        if length > 0:
+            tags["http.req.content-length"] = str(length)
         if kind is not None:
             tags["http.req.content-type"] = _text(kind)
         if coding is not None:
             tags["http.req.transfer-encoding"] = _text(coding)
+        return tags
+
+
+def _answer_tags(answer: _Answer) -> dict[str, str]:
+    is_http1, length, kind, grpc = answer
+    tags: dict[str, str] = {}
+    if length >= 0:
+        tags["http.rsp.content-length"] = str(length)
+    elif is_http1:
+        tags["http.rsp.transfer-encoding"] = "chunked"
+    if kind is not None:
+        tags["http.rsp.content-type"] = _text(kind)
+    if grpc is not None:
+        tags["grpc.status"] = _text(grpc)
     return tags
 
 
-def _error_tags(tags: dict[str, str], error: MeshError) -> None:
-    tags["error"] = worded(error)
+def _error_tags(error: MeshError) -> dict[str, str]:
+    """Now, and not when somebody looks: an error that was raised holds on to all that was there at that moment."""
+    tags = {"error": worded(error)}
     if isinstance(error, BindError):
         tags["namer.failure"] = type(error).__name__
     for types, phase in _PHASES:
         if isinstance(error, types):
             tags["io.buoyant.router.Failure"] = phase
             break
+    return tags
 
 
 def worded(error: MeshError) -> str:

@@ -1,7 +1,7 @@
 """``io.l5d.recentRequests``: the latest traced requests of a process, for the admin server's ``/requests.json``.
 
-Source: linkerd-config spec 9.5. Spans are kept as they come; rows are made when somebody looks, so that a request costs no more than its
-place in the ring. Methods, paths and statuses are our addition to Linkerd's columns, and so are requests that reached no endpoint.
+Source: linkerd-config spec 9.5. Spans and rows are made when somebody looks, so that a request costs no more than its place in the ring.
+Methods, paths and statuses are our addition to Linkerd's columns, and so are requests that reached no endpoint.
 """
 
 from __future__ import annotations
@@ -73,22 +73,20 @@ class RecentRequests:
 
     def __init__(self, rate: float, capacity: int) -> None:
         self.rate, self.capacity = rate, capacity
-        self._kept: deque[tuple[Span, ...]] = deque(maxlen=capacity)
+        self._kept: deque[Sequence[Span]] = deque(maxlen=capacity)
+        self.record = self._kept.append
+        """See :class:`meshgw.telemetry.spans.Tracer`."""
 
     @property
     def tracer(self) -> Tracer:
         """See :class:`meshgw.telemetry.spans.TracingTelemeter`."""
         return self
 
-    def record(self, spans: tuple[Span, ...]) -> None:
-        """Keep one request."""
-        if spans:
-            self._kept.append(spans)
-
     def rows(self) -> Iterator[Mapping[str, Any]]:
         """What is kept now, the newest first; each row is made when it is asked for."""
         for spans in list(reversed(self._kept)):
-            yield request_row(spans)
+            if spans:
+                yield request_row(tuple(spans))
 
 
 def build_recent_requests(config: RecentRequestsConfig, runtime: Runtime) -> RecentRequests:

@@ -1,8 +1,8 @@
 """Spans on their way to a collector: a bounded queue, batches, one request at a time, patience with a collector that is away.
 
-The request path only appends; encoding and sending happen in between, a batch at a time. Whatever the collector does, memory and the end
-of the process stay bounded: what does not fit, or cannot be told in time, is dropped and counted. How a batch travels is the caller's
-business (``backends.zipkin``, ``backends.otlp``).
+The request path only appends; making spans, encoding and sending happen in between, a batch at a time. Whatever the collector does, memory
+and the end of the process stay bounded: what does not fit, or cannot be told in time, is dropped and counted. How a batch travels is the
+caller's business (``backends.zipkin``, ``backends.otlp``).
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from meshgw.core.logger import make_logger
+from meshgw.core.slices import Slices, Work
 from meshgw.core.timers import Backoff
 from meshgw.errors import MeshError
 from meshgw.telemetry.metrics import Metrics
-from meshgw.telemetry.spans import Span
+from meshgw.telemetry.spans import LateSpans, Span
 
 SPAN_COST: Final = 600
 TAG_COST: Final = 56
@@ -91,36 +92,54 @@ def cost(span: Span) -> int:
     return SPAN_COST + TAG_COST * len(tags) + sum(map(len, tags.values()))
 
 
+def size_of(spans: Sequence[Span]) -> int:
+    """About how many bytes of memory it takes to keep the spans of a request."""
+    return spans.size if isinstance(spans, LateSpans) else sum(map(cost, spans))
+
+
 class SpanQueue:
-    """Spans that wait, up to a number and a size."""
+    """The spans of requests that wait, up to a number of spans and a size."""
 
     def __init__(self, most_spans: int, most_bytes: int) -> None:
         self._most_spans, self._most_bytes = most_spans, most_bytes
-        self._waiting: deque[tuple[int, Span]] = deque()
-        self._bytes = 0
+        self._waiting: deque[tuple[int, int, Sequence[Span]]] = deque()
+        self._spans = self._bytes = 0
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return self._spans
 
-    def put(self, span: Span) -> bool:
-        """Whether there was room for it."""
-        size = cost(span)
-        if len(self._waiting) >= self._most_spans or self._bytes + size > self._most_bytes:
-            return False
-        self._waiting.append((size, span))
-        self._bytes += size
-        return True
+    def put(self, spans: Sequence[Span]) -> int:
+        """How many spans were taken: all of the request, or none as there is no room."""
+        count, size = len(spans), size_of(spans)
+        total, room = self._spans + count, self._bytes + size
+        if total > self._most_spans or room > self._most_bytes:
+            return 0
+        self._waiting.append((count, size, spans))
+        self._spans, self._bytes = total, room
+        return count
 
-    def take(self, most_spans: int, most_bytes: int) -> list[Span]:
-        """The next spans, the oldest first: at least one if there is any, whatever its size."""
-        taken: list[Span] = []
-        size = 0
-        while self._waiting and len(taken) < most_spans and (not taken or size + self._waiting[0][0] <= most_bytes):
-            one, span = self._waiting.popleft()
+    def take(self, most_spans: int, most_bytes: int) -> list[Sequence[Span]]:
+        """The spans of the next requests, the oldest first: of at least one if there is any, whatever its size."""
+        taken: list[Sequence[Span]] = []
+        spans = size = 0
+        waiting = self._waiting
+        while waiting and (not taken or (spans + waiting[0][0] <= most_spans and size + waiting[0][1] <= most_bytes)):
+            count, one, request = waiting.popleft()
+            spans += count
             size += one
-            taken.append(span)
+            taken.append(request)
+        self._spans -= spans
         self._bytes -= size
         return taken
+
+
+def _made(requests: Sequence[Sequence[Span]]) -> Work[list[Span]]:
+    """Make the spans of requests, of which only what is known was kept."""
+    spans: list[Span] = []
+    for request in requests:
+        spans.extend(request)
+        yield
+    return spans
 
 
 class SpanSender(Service):
@@ -130,6 +149,7 @@ class SpanSender(Service):
         self, clock: IReactorTime, random: Random, metrics: Metrics, deliver: Deliver, *, where: str, limits: Limits | None = None
     ) -> None:
         self._clock, self._deliver, self._where = clock, deliver, where
+        self._slices = Slices(clock)
         self._limits = limits or Limits()
         self._queue = SpanQueue(self._limits.most_spans, self._limits.most_bytes)
         self._backoff = Backoff(random, least=0.5, most=15.0)
@@ -148,14 +168,15 @@ class SpanSender(Service):
 
     # --- the request path
 
-    def record(self, spans: tuple[Span, ...]) -> None:
+    def record(self, spans: Sequence[Span]) -> None:
         """Take the spans of one request; what does not fit is dropped. Never raises, and does no more than that here."""
         if not self.running or self._is_stopping:
             self._drop(len(spans))
             return
-        taken = sum([self._queue.put(span) for span in spans])
-        if taken < len(spans):
-            self._overflow(len(spans) - taken)
+        taken = self._queue.put(spans)
+        if not taken:
+            self._overflow(len(spans))
+            return
         self._count(taken)
         if self._working is None:
             if len(self._queue) >= self._limits.batch_spans:
@@ -206,13 +227,13 @@ class SpanSender(Service):
         """Send for as long as there are whole batches; at the end of the process all, until the collector does not take one."""
         limits = self._limits
         while True:
-            batch = self._queue.take(limits.batch_spans, limits.batch_bytes)
-            is_sent = False
+            requests = self._queue.take(limits.batch_spans, limits.batch_bytes)
+            count, is_sent = sum(map(len, requests)), False
             try:
-                is_sent = await self._send(batch)
+                is_sent = await self._send(await self._slices.run(_made(requests)))
             finally:
-                self._count(-len(batch))
-                self._drop(0 if is_sent else len(batch))
+                self._count(-count)
+                self._drop(0 if is_sent else count)
             if len(self._queue) < (1 if self._is_stopping else limits.batch_spans) or (self._is_stopping and not is_sent):
                 return
 
@@ -308,6 +329,6 @@ class SpanSender(Service):
         self._drop_all()
 
     def _drop_all(self) -> None:
-        rest = len(self._queue.take(len(self._queue), self._limits.most_bytes + SPAN_COST))
+        rest = sum(map(len, self._queue.take(len(self._queue), self._limits.most_bytes)))
         self._drop(rest)
         self._count(-rest)

@@ -1,13 +1,13 @@
 """Spans: what a trace tells of one request, and who takes them.
 
 Source: linkerd-config spec 7.1 and 9.4 to 9.7 (ids, annotations). A request that is traced gives one span of its server and one of each of
-its attempts, together, when it has ended; ``filters.tracing`` makes them, telemeters export them.
+its attempts, together, when it has ended. ``filters.recording`` notes what is known, telemeters look at the spans when they export them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol, overload
 
 import attrs
 
@@ -38,6 +38,37 @@ class Span:
     failed: bool = False
 
 
+class LateSpans(Sequence[Span]):
+    """The spans of a request that has ended, the server's first. They are made each time that somebody looks at them, and not before.
+
+    So whoever keeps them to look later takes next to nothing of a request's time. Subclasses make them.
+    """
+
+    __slots__ = ()
+
+    @property
+    def size(self) -> int:
+        """About how many bytes of memory what is kept of the request takes."""
+        raise NotImplementedError
+
+    def made(self) -> tuple[Span, ...]:
+        """Make them."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[Span]:
+        return iter(self.made())
+
+    @overload
+    def __getitem__(self, index: int) -> Span: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Span]: ...
+    def __getitem__(self, index: int | slice) -> Span | Sequence[Span]:
+        return self.made()[index]
+
+
 class TracingSwitch:
     """Whether anything is traced at all (``/admin/tracing``); decisions of callers are passed on either way."""
 
@@ -63,8 +94,11 @@ class Tracer(Protocol):
         """
         ...
 
-    def record(self, spans: tuple[Span, ...]) -> None:
-        """Take the spans of one request, the server's first. Never blocks, never raises; what does not fit is dropped and counted."""
+    def record(self, spans: Sequence[Span]) -> None:
+        """Take the spans of one request, the server's first. Never blocks, never raises; what does not fit is dropped and counted.
+
+        The request path waits for this, and making spans takes longer than all else here: keep them, and look later (:class:`LateSpans`).
+        """
         ...
 
 

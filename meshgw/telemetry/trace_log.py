@@ -6,7 +6,7 @@ that is known of a span, and a line begins with the span's ids, so that one can 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -86,7 +86,7 @@ class TraceLog:
         """See :class:`meshgw.telemetry.spans.TracingTelemeter`."""
         return self
 
-    def record(self, spans: tuple[Span, ...]) -> None:
+    def record(self, spans: Sequence[Span]) -> None:
         """Log them."""
         if self._level is None:
             return

@@ -16,7 +16,8 @@ _pack = _TRACE.pack
 DEBUG, SAMPLING_KNOWN, SAMPLED = 1 << 0, 1 << 1, 1 << 2
 """Bits of a trace's flags, as Finagle has them. A trace that is debugged is sampled, whatever the others say."""
 _WHOLE = 10_000
-_SCATTER, _HALF = 0x9E3779B97F4A7C15, (1 << 32) - 1
+SCATTER, HALF = 0x9E3779B97F4A7C15, (1 << 32) - 1
+"""The constants of :func:`scatter`, for where a call of it would show."""
 
 
 class TraceId:
@@ -103,12 +104,12 @@ def decide_sampling(trace: TraceId, rate: bytes, salt: int) -> None:
 
 def scatter(trace: int, salt: int) -> int:
     """A number below 2**32 that is the same for all spans of a trace, and spread evenly over traces whatever their ids are made of."""
-    return ((trace ^ salt) * _SCATTER >> 32) & _HALF
+    return ((trace ^ salt) * SCATTER >> 32) & HALF
 
 
 def threshold(rate: float) -> int:
     """What :func:`scatter` stays below for the part ``rate``, 0 to 1, of all traces."""
-    return round(rate * (_HALF + 1))
+    return round(rate * (HALF + 1))
 
 
 def decode_deadline(value: bytes) -> tuple[int, int] | None:

@@ -160,17 +160,33 @@ def test_collector_that_is_too_slow_is_told_of_once_a_minute() -> None:
 
 def test_queue_is_bounded_by_bytes_too() -> None:
     queue = SpanQueue(100, 3 * cost(server_span()))
-    assert [queue.put(server_span()) for _ in range(4)] == [True, True, True, False]
+    assert [queue.put((server_span(),)) for _ in range(4)] == [1, 1, 1, 0]
     queue.take(1, 1)
-    assert queue.put(server_span())
-    assert not queue.put(server_span())
+    assert queue.put((server_span(),))
+    assert not queue.put((server_span(),))
 
 
-def test_span_larger_than_a_batch_goes_alone() -> None:
+def test_request_whose_spans_do_not_all_fit_gives_none() -> None:
+    queue = SpanQueue(5, 1 << 20)
+    assert [queue.put(traced(number, attempts=2)) for number in range(2)] == [3, 0]
+    assert queue.put(traced(3)) == 2
+    assert len(queue) == 5
+
+
+def test_spans_of_a_request_stay_together_in_a_batch() -> None:
+    queue = SpanQueue(100, 1 << 20)
+    for number in range(3):
+        queue.put(traced(number, attempts=2))
+    assert [len(spans) for spans in queue.take(8, 1 << 20)] == [3, 3]
+    assert [len(spans) for spans in queue.take(1, 1)] == [3]
+    assert (len(queue), queue.take(1, 1)) == (0, [])
+
+
+def test_request_larger_than_a_batch_goes_alone() -> None:
     queue = SpanQueue(10, 1 << 20)
-    queue.put(server_span(tags={"big": "x" * 1000}))
-    queue.put(server_span(name="next"))
-    assert [span.name for span in queue.take(10, 100)] == ["GET"]
+    queue.put((server_span(tags={"big": "x" * 1000}),))
+    queue.put((server_span(name="next"),))
+    assert [span.name for spans in queue.take(10, 100) for span in spans] == ["GET"]
 
 
 def test_collector_that_comes_back_gets_what_waited(on: Setting) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import re
+import sys
+from collections.abc import Iterator, Sequence
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 
 import attrs
 import pytest
@@ -11,17 +15,19 @@ from fakes.answers import FAILED, pass_time
 from fakes.tracers import FakeTracer
 from h2_dialogue import ANSWER, H2Mesh, called, trailers
 from meshgw.core.address import Address, Replicas
+from meshgw.core.exchange import Exchange
 from meshgw.errors import Unbound
 from meshgw.filters.recording import LONGEST_ERROR, LONGEST_TAG, MOST_ATTEMPTS, worded
 from meshgw.naming.path import Path
 from meshgw.naming.tree import NEG
-from meshgw.telemetry.spans import Span
+from meshgw.telemetry.spans import LateSpans, Span
 from meshgw.wire.context import SAMPLED, SAMPLING_KNOWN, TraceId, decode_trace
 from support import h2_frames as f
 from transcript import OK, Mesh, Side, asked
 
 RETRYING = "service: {responseClassifier: {kind: io.l5d.http.retryableRead5XX}}"
 NACK = b"HTTP/1.1 503 Service Unavailable\r\nfinagle-http-nack: true\r\nContent-Length: 0\r\n\r\n"
+ROOT = TraceId(1, 1, 1)
 SAMPLE = b"l5d-sample: 1\r\n"
 
 
@@ -406,7 +412,75 @@ def test_every_tracer_gets_the_same_spans() -> None:
         caller, upstream, _ = asked(mesh)
         upstream.send(OK)
         caller.expect(b"ok")
-        assert only(one) == only(two)
+        assert [(ids(span), attrs.evolve(span, trace=ROOT)) for span in only(one)] == [
+            (ids(span), attrs.evolve(span, trace=ROOT)) for span in only(two)
+        ]
+
+
+class KeepingTracer:
+    """Keeps what it gets, and does not look at it."""
+
+    rate, decides = 1.0, False
+
+    def __init__(self) -> None:
+        self.kept: list[Sequence[Span]] = []
+        self.record = self.kept.append
+
+
+def reachable(root: object) -> Iterator[object]:
+    """All objects that ``root`` leads to but for modules, classes and what functions have around them."""
+    seen, left = set[int](), [root]
+    while left:
+        item = left.pop()
+        if id(item) not in seen and not isinstance(item, (type, ModuleType, FunctionType, MethodType, BuiltinFunctionType)):
+            seen.add(id(item))
+            yield item
+            left += gc.get_referents(item)
+
+
+def test_spans_are_made_when_somebody_looks_whatever_has_become_of_the_connection() -> None:
+    tracer = KeepingTracer()
+    with Mesh(tracers=[tracer]) as mesh:
+        caller, upstream, _ = asked(mesh, b"GET /first?q HTTP/1.1\r\nHost: web\r\n\r\n")
+        upstream.send(OK)
+        caller.expect(b"ok")
+        caller.get(b"/second")
+        upstream.expect(b"\r\n\r\n", 2)
+        upstream.send(FAILED)
+        caller.expect(b"HTTP/1.1 500 ")
+        first, second = tracer.kept
+        assert [span.tags["http.uri"] for spans in (first, second) for span in spans] == ["/first", "/first", "/second", "/second"]
+        assert [first[0].tags["http.rsp.status"], second[0].tags["http.rsp.status"]] == ["200", "500"]
+        assert len(first) == len(list(first)) == 2
+        assert [ids(span) for span in first] == [ids(span) for span in first[:]]
+
+
+def test_what_is_kept_of_a_request_leads_to_no_secret_and_no_exchange() -> None:
+    tracer = KeepingTracer()
+    with Mesh(tracers=[tracer]) as mesh:
+        fields = b"Authorization: Bearer SECRET\r\nCookie: SECRET\r\nContent-Length: 6\r\n"
+        caller, upstream, _ = asked(mesh, b"POST /a?SECRET HTTP/1.1\r\nHost: web\r\n" + fields + b"\r\nSECRET", b"SECRET")
+        upstream.send(b"HTTP/1.1 200 OK\r\nSet-Cookie: SECRET\r\nContent-Length: 6\r\n\r\nSECRET")
+        caller.expect(b"\r\n\r\nSECRET")
+        (kept,) = tracer.kept
+        held = list(reachable(kept))
+        assert not [item for item in held if isinstance(item, Exchange)]
+        assert not [item for item in held if isinstance(item, (bytes, str)) and "SECRET" in str(item)]
+
+
+def test_the_memory_that_a_kept_request_is_said_to_take_is_not_less_than_it_takes() -> None:
+    tracer = KeepingTracer()
+    with Mesh(RETRYING, tracers=[tracer]) as mesh:
+        caller, upstream, _ = asked(mesh, b"GET /" + b"a" * 900 + b" HTTP/1.1\r\nHost: web\r\n\r\n")
+        upstream.send(FAILED)
+        upstream.expect(b"\r\n\r\n", 2)
+        upstream.send(OK)
+        caller.expect(b"ok")
+        (kept,) = tracer.kept
+        assert isinstance(kept, LateSpans)
+        shared = {id(item) for item in reachable(mesh.router)}
+        own = [item for item in reachable(kept) if id(item) not in shared and not isinstance(item, Address)]
+        assert sum(map(sys.getsizeof, own)) <= kept.size
 
 
 # --- the edge

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 
 from meshgw.telemetry.spans import Span
@@ -15,6 +17,6 @@ class FakeTracer:
     decides: bool = True
     requests: list[tuple[Span, ...]] = attrs.Factory(list)
 
-    def record(self, spans: tuple[Span, ...]) -> None:
+    def record(self, spans: Sequence[Span]) -> None:
         """See :class:`meshgw.telemetry.spans.Tracer`."""
-        self.requests.append(spans)
+        self.requests.append(tuple(spans))
