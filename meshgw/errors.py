@@ -467,6 +467,16 @@ class CallerReset(CallerGone):
 
 
 @attrs.frozen(kw_only=True)
+class CallerStalled(CallerGone):
+    """The caller takes nothing of its answer, which was given up; ``stream_code`` is HTTP/2's error code that it is told."""
+
+    stream_code: int
+
+    def __str__(self) -> str:
+        return "the caller takes nothing of its answer"
+
+
+@attrs.frozen(kw_only=True)
 class Draining(MeshError):
     """The process is shutting down and the grace period of this request ended."""
 

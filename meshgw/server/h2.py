@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshgw.core.exchange import Exchange
-from meshgw.errors import BadRequest, CallerReset, StreamReset
+from meshgw.errors import BadRequest, CallerReset, CallerStalled, StreamReset
 from meshgw.server.h2_parameters import H2Parameters
+from meshgw.server.h2_watch import Watch
 from meshgw.telemetry.streams import UNREAD
 from meshgw.wire import h2_frames as frames
 from meshgw.wire.grpc import broken_off, error_lines, is_grpc
@@ -49,7 +50,7 @@ WRONG_PROTOCOL = (
 class ServerStream(H2Stream):
     """One request and its answer. The exchange goes back to the connection when it has ended."""
 
-    __slots__ = ("_answered_bytes", "_asked_until", "_ex", "_has_begun", "_server")
+    __slots__ = ("_answered_bytes", "_asked_until", "_ex", "_has_begun", "_server", "seen", "still")
 
     def __init__(self, server: H2Server, id: int) -> None:
         super().__init__(server, id)
@@ -58,6 +59,8 @@ class ServerStream(H2Stream):
         self._has_begun = False
         self._asked_until = 0.0
         self._answered_bytes = 0
+        self.seen, self.still = -1, 0
+        """For who watches it: what had moved at the last look, and how many looks ago that was different."""
 
     # --- the request
 
@@ -163,7 +166,26 @@ class ServerStream(H2Stream):
         """Whether nothing happens until the caller does something. Calls of gRPC may be silent for as long as they like."""
         if self.queued:
             return True
-        return not self.remote_done and not self.is_held and (self._ex is None or not is_grpc(self._ex.headers))
+        ex = self._ex
+        return not self.remote_done and not self.is_held and (ex is None or not (ex.body_done or is_grpc(ex.headers)))
+
+    @property
+    def moved(self) -> int:
+        """Bytes of bodies that the caller has sent and taken."""
+        ex = self._ex
+        return self._answered_bytes - self.queued + (0 if ex is None else ex.request_bytes)
+
+    def stood_still(self) -> None:
+        """The caller has given no credit, or sent nothing, for too long; the others on its connection need not suffer for that."""
+        ex = self._ex
+        if self.queued or ex is None:
+            if ex is not None and ex.error is None:
+                ex.error = CallerStalled(stream_code=Code.CANCEL)
+            self._server.reset(self, Code.CANCEL)
+            self._gone()
+            self._server.ended()
+        else:
+            self._server.parameters.walk.caller_failed(ex, BadRequest(reason="the request body did not arrive in time", code=408))
 
     def resume_body(self) -> None:
         """See :class:`meshgw.core.exchange.Caller`."""
@@ -326,15 +348,14 @@ class H2Server(H2Connection):
         self._secured: Secured | None = None
         self._spare: list[Exchange] = []
         self._preface = PREFACE
-        self._closing = False
+        self.is_draining = False
+        """Whether the caller has been told that no more requests are wanted."""
         self._final = LARGEST_ID
         """The last stream that is served, once that is settled."""
         self._life: Timer | None = None
-        self._marker: tuple[int, ...] = ()
-        self._still = self._head_still = 0
-        self._head: object = None
-        """What stands for the beginning of the connection, or of a request, that was awaited at the last check."""
-        self._is_deaf = False
+        self.is_deaf = False
+        """Whether nothing is read from a caller that does not read."""
+        self._watch = Watch(self)
 
     def start(self) -> None:
         """Begin to serve; what comes first is the caller's to say, so that one that speaks HTTP/1.x can be told so."""
@@ -380,8 +401,8 @@ class H2Server(H2Connection):
 
     def ended(self) -> None:
         """A stream has closed."""
-        if self._closing and not self.streams and self._final != LARGEST_ID:
-            self._end()
+        if self.is_draining and not self.streams and self._final != LARGEST_ID:
+            self.end()
 
     # --- bytes
 
@@ -415,14 +436,14 @@ class H2Server(H2Connection):
     def drained(self) -> None:
         """See :class:`meshgw.core.transport.Receiver`: the caller takes bytes again."""
         self.sink_drained()
-        if self._is_deaf:
-            self._is_deaf = False
+        if self.is_deaf:
+            self.is_deaf = False
             self.connection.resume_reading()
 
     def unread(self, size: int) -> None:
         """See :class:`meshgw.wire.h2_sending.Sending`: who does not read answers can ask for no more, or they would fill the memory."""
-        if size > MOST_UNREAD and not self._is_deaf and not self.is_closed:
-            self._is_deaf = True
+        if size > MOST_UNREAD and not self.is_deaf and not self.is_closed:
+            self.is_deaf = True
             self.connection.pause_reading()
 
     def failed(self, fault: ConnectionFault) -> None:
@@ -450,21 +471,22 @@ class H2Server(H2Connection):
         if self.is_closed:
             return
         if self._preface:
-            self._end()
+            self.end()
             return
-        if not self._closing:
-            self._closing = True
+        if not self.is_draining:
+            self.is_draining = True
             self.emit(frames.goaway(LARGEST_ID, Code.NO_ERROR, "draining"))
             self.emit(frames.ping(DRAIN_PING))
 
     def ping_answered(self, payload: bytes) -> None:
         """The caller has read that no more requests are wanted: those that it has sent are all."""
-        if payload == DRAIN_PING and self._closing and self._final == LARGEST_ID:
+        if payload == DRAIN_PING and self.is_draining and self._final == LARGEST_ID:
             self._final = self.highest
             self.emit(frames.goaway(self._final, Code.NO_ERROR))
             self.ended()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Close: nothing is under way."""
         self.is_closed = True
         self.flush()
         self.connection.close()
@@ -474,43 +496,19 @@ class H2Server(H2Connection):
         self.connection.abort()
 
     def check(self) -> None:
-        """Close a connection that stands still for too long; called by its listener every now and then."""
-        p = self.parameters
-        head = self._block if self._has_settings else self
-        self._head_still = self._head_still + 1 if head is not None and head is self._head else 0
-        self._head = head
-        if self._head_still >= p.head_checks:
-            code = Code.PROTOCOL_ERROR if self._has_settings else Code.SETTINGS_TIMEOUT
-            p.on_silence()
-            self.fail(ConnectionFault(code, "what a connection or a request begins with did not come in time"))
-            return
-        marker = (self.requests, len(self.streams), self.connection.received, self.connection.flushed, self.connection.sent)
-        if marker != self._marker:
-            self._marker, self._still = marker, 0
-            return
-        self._still += 1
-        if self.connection.is_full or (self.streams and self._waits_for_caller()):
-            if self._still >= p.stall_checks:
-                (p.on_stall if self._is_stalled() else p.on_silence)()
-                self.connection.abort()
-        elif not self.streams:
-            self._rest()
+        """Give up what stands still for too long; called by its listener every now and then."""
+        self._watch.check()
 
-    def _rest(self) -> None:
-        """End a connection that is idle for too long as any other, since a request may be on its way; one whose caller is gone, later."""
-        p = self.parameters
-        if not self._closing:
-            if self._still >= p.idle_checks:
-                p.on_idle()
-                self.drain()
-        elif self._still >= p.head_checks:
-            self.emit(frames.goaway(self.highest, Code.NO_ERROR))
-            self._end()
+    def served(self) -> list[ServerStream]:
+        """The streams under way."""
+        return [stream for stream in self.streams.values() if isinstance(stream, ServerStream)]
 
-    def _is_stalled(self) -> bool:
-        """Whether the caller takes nothing of what it asked for."""
-        return self.connection.is_full or any(stream.queued for stream in self.streams.values())
+    @property
+    def is_acquainted(self) -> bool:
+        """Whether the caller has told its settings."""
+        return self._has_settings
 
-    def _waits_for_caller(self) -> bool:
-        """Whether every stream waits for its caller: for more of a body that is not held back, or for credit."""
-        return all(isinstance(stream, ServerStream) and stream.waits_for_caller() for stream in self.streams.values())
+    @property
+    def awaited(self) -> object:
+        """What stands for the beginning of the connection, or of a request, that has not come whole; None where nothing is missing."""
+        return self._block if self._has_settings else self

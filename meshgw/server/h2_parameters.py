@@ -20,6 +20,9 @@ from meshgw.wire.headers import FieldTable
 if TYPE_CHECKING:
     from meshgw.server.h2 import H2Server
 
+SILENCE_SECONDS = 60.0
+"""How long a caller with requests under way may be silent before it is asked whether it is there, and then until it answers."""
+
 
 def _nothing(*_said: object) -> None:
     """Stand in for a callback that nobody wants."""
@@ -29,7 +32,7 @@ class H2Parameters:
     """What all connections of one listener share. Sizes are bytes, times seconds; None means no limit."""
 
     __slots__ = (
-        *("check", "clock", "head_checks", "idle_checks", "later", "life", "max_body"),
+        *("ask_checks", "check", "clock", "head_checks", "idle_checks", "later", "life", "max_body"),
         *("frames", "on_closed", "on_failed", "on_fault", "on_idle", "on_life", "on_silence", "on_stall", "own", "reader", "replay"),
         *("stall_checks", "streams", "walk", "wheel", "writer"),
     )
@@ -70,6 +73,7 @@ class H2Parameters:
         self.reader, self.writer = FieldReader(table), FieldWriter()
         self.max_body, self.replay, self.life = max_body, replay, life
         self.check = min(CHECK_SECONDS, head / 3, body / 3, CHECK_SECONDS if idle is None else idle / 4)
+        self.ask_checks = max(1, round(SILENCE_SECONDS / self.check))
         self.head_checks = max(1, round(head / self.check))
         self.idle_checks = max(1, round((IDLE_SECONDS if idle is None else idle) / self.check))
         self.stall_checks = max(1, round(body / self.check))

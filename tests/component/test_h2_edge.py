@@ -184,11 +184,12 @@ def test_a_head_that_does_not_end_closes_the_connection_in_time() -> None:
         caller.until(lambda side: any(frame.kind == f.GOAWAY for frame in side.frames))
 
 
-def test_a_body_that_does_not_come_ends_the_connection_in_time() -> None:
+def test_a_body_that_does_not_come_ends_the_request_in_time() -> None:
     with H2Mesh(server="bodyTimeoutMs: 3000") as mesh:
         caller, upstream = called(mesh, f.headers(1, asking(method="POST"), ends=False))
         pass_time(mesh, 5.0)
-        mesh.until(lambda: caller.side.ending)
+        caller.until(lambda side: side.has_section(1))
+        assert caller.sections[1][0][":status"] == "408"
         upstream.until(lambda side: side.code(1) is not None)
 
 

@@ -8,7 +8,9 @@ from fakes.h2 import Holding, ServedH2, answer, answering
 from fakes.transport import FakeWalk
 from meshgw.core.exchange import Exchange
 from meshgw.server.h2 import MOST_UNREAD, READ_AHEAD
-from meshgw.wire.h2_connection import MOST_HELD, H2Settings
+from meshgw.server.h2_parameters import SILENCE_SECONDS
+from meshgw.server.h2_watch import ALIVE_PING
+from meshgw.wire.h2_connection import LEAST_HEADER_LIST, MOST_HELD, H2Settings
 from meshgw.wire.h2_defence import MOST_NOISE, MOST_RESETS, NOISE_PER_USE
 from meshgw.wire.h2_stream import HIGH_WATER, LOW_WATER
 from support import h2_frames as f
@@ -397,6 +399,12 @@ def resets(served: ServedH2, count: int, first: int = 1, wait: float = 0.0) -> N
         served.receive(f.rst_stream(stream))
 
 
+def test_a_header_block_in_one_huge_frame_has_the_limit_of_many() -> None:
+    served = ServedH2(own=H2Settings(frame=1 << 24))
+    served.receive(f.headers(1, b"\x20" * (2 * LEAST_HEADER_LIST) + f.block(f.GET)))
+    assert served.goaway == f.ENHANCE_YOUR_CALM
+
+
 def test_streams_given_up_at_once_end_the_connection() -> None:
     served = ServedH2(Holding())
     resets(served, MOST_RESETS)
@@ -533,8 +541,89 @@ def test_a_body_that_stops_is_given_up_but_not_a_silent_call_of_grpc() -> None:
     call.receive(f.headers(1, GRPC, ends=False))
     for served in (stopped, call):
         served.check(6)
-    assert stopped.connection.ending == "abort"
-    assert call.connection.ending == ""
+    assert stopped.walk.verdicts == [408]
+    assert call.walk.verdicts == []
+    assert is_clean(stopped)
+    assert stopped.connection.ending == call.connection.ending == ""
+
+
+def pinging(served: ServedH2, times: int) -> None:
+    """A caller that does nothing but show that it is there."""
+    for _ in range(times):
+        served.receive(f.ping())
+        served.check()
+
+
+def test_a_body_that_stops_is_given_up_whatever_else_comes() -> None:
+    served = ServedH2(Holding(), body=30.0)
+    served.receive(f.headers(1, f.POST, ends=False), f.headers(3))
+    pinging(served, 6)
+    assert served.walk.verdicts == [408]
+    assert list(served.server.streams) == [3]
+
+
+def test_a_caller_that_waits_for_an_answer_to_an_empty_body_is_not_waited_for() -> None:
+    served = ServedH2(Holding(), body=30.0)
+    served.receive(f.headers(1, (*f.POST, ("content-length", "0")), ends=False))
+    pinging(served, 6)
+    assert served.walk.verdicts == []
+    assert list(served.server.streams) == [1]
+
+
+@pytest.mark.parametrize("window", [0, 1 << 20])
+def test_an_answer_without_credit_is_given_up_whatever_else_comes(window: int) -> None:
+    """For its stream, or for the connection, which gave 65535 bytes and no more."""
+    served = ServedH2(answering(b"x" * 70000), opening=f.PREFACE + f.settings({f.WINDOW: window}), body=30.0)
+    served.receive(f.headers(1), f.headers(3))
+    pinging(served, 6)
+    assert served.resets() == {1: f.CANCEL, 3: f.CANCEL}
+    assert served.connection.ending == ""
+    assert is_clean(served)
+
+
+def test_an_answer_without_credit_is_given_up_at_its_source() -> None:
+    walk = Holding()
+    served = ServedH2(walk, opening=f.PREFACE + f.settings({f.WINDOW: 0}), body=30.0)
+    served.receive(f.headers(1))
+    ex = walk.held[0]
+    ex.status = 200
+    ex.caller.respond(ex, b"x" * 100, False)
+    pinging(served, 6)
+    assert served.resets() == {1: f.CANCEL}
+    assert walk.gone == 1
+    assert ex.error is None  # it was made ready for another request
+    assert is_clean(served)
+
+
+def test_an_answer_that_is_taken_slowly_is_not_given_up() -> None:
+    served = ServedH2(answering(b"x" * 70000), opening=f.PREFACE + f.settings({f.WINDOW: 0}), body=30.0)
+    served.receive(f.headers(1))
+    for _ in range(12):
+        served.receive(f.window_update(1, 1000))
+        served.check(2)
+    assert served.resets() == {}
+    assert len(served.body(1)) == 12000
+
+
+def test_a_caller_that_never_reads_is_dropped_whatever_it_says() -> None:
+    served = ServedH2(answering(), body=30.0)
+    served.connection.is_full = True
+    pinging(served, 6)
+    assert served.connection.ending == "abort"
+
+
+def test_a_silent_caller_with_requests_under_way_is_asked_and_then_given_up() -> None:
+    gone, there, idle = ServedH2(Holding()), ServedH2(Holding()), ServedH2(Holding())
+    for served in (gone, there):
+        served.receive(f.headers(1, GRPC, ends=False))
+    for _ in range(4):
+        for served in (gone, there, idle):
+            served.check(int(SILENCE_SECONDS / served.parameters.check))
+        there.receive(f.ping(ALIVE_PING, ack=True))
+    assert ("PING", 0) in gone.kinds()
+    assert gone.connection.ending == "abort"
+    assert there.connection.ending == idle.connection.ending == ""
+    assert ("PING", 0) not in idle.kinds()
 
 
 def test_draining_lets_requests_finish_that_were_on_their_way() -> None:
