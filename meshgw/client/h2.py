@@ -13,10 +13,10 @@ from typing import Protocol
 from meshgw.core.exchange import UNKNOWN_LENGTH, Exchange, Hold
 from meshgw.core.stream import Stream
 from meshgw.core.timers import Timer, Wheel
-from meshgw.errors import BadResponse, StreamReset, UpstreamClosed
+from meshgw.errors import BadResponse, CallerStalled, StreamReset, UpstreamClosed
 from meshgw.telemetry.streams import UNREAD, StreamStats
 from meshgw.wire import h2_frames as frames
-from meshgw.wire.h2_connection import H2Connection, H2Settings
+from meshgw.wire.h2_connection import MOST_HELD, H2Connection, H2Settings
 from meshgw.wire.h2_counts import FrameCounts
 from meshgw.wire.h2_frames import LARGEST_ID, Code, ConnectionFault, StreamFault, code_name
 from meshgw.wire.h2_messages import FieldReader, FieldWriter, read_status
@@ -38,6 +38,10 @@ ASK_AGAIN_SECONDS = 300.0
 """The least time between two such questions without an answer's head between them: servers of gRPC end connections that ask more."""
 MOST_UNREAD = 4 << 20
 """Bytes of requests that wait beside what the socket's buffer should take, above which the endpoint counts as stuck."""
+CROWDED = MOST_HELD // 2
+"""Bytes of answers that callers do not take, above which a connection gets no more requests: they would have to wait for those callers."""
+STARVED_SECONDS = 5.0
+"""How long callers that take nothing may keep a connection from all others, once so much is held up that it gets no more credit."""
 NOT_YET = -1.0
 """Stands for a time that has not come."""
 METHOD_LINES = {method: b":method: " + method for method in (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH")}
@@ -91,7 +95,7 @@ class ClientStream(H2Stream):
 
     __slots__ = (
         *("_answered_bytes", "_asked_bytes", "_asked_until", "_began", "_headed"),
-        *("_client", "_ex", "_hold", "_interim", "_kept", "_kept_bytes", "_passed", "_until"),
+        *("_client", "_ex", "_hold", "_interim", "_kept", "_kept_bytes", "_passed", "_until", "held_since"),
     )
 
     def __init__(self, client: H2Client) -> None:
@@ -99,7 +103,7 @@ class ClientStream(H2Stream):
         self._client = client
         self._ex: Exchange | None = None
         self._interim = self._passed = self._kept_bytes = self._asked_bytes = self._answered_bytes = 0
-        self._began = self._asked_until = self._headed = NOT_YET
+        self._began = self._asked_until = self._headed = self.held_since = NOT_YET
         self._kept: list[bytes] | None = None
         self._hold: Hold | None = None
         self._until: Timer | None = None
@@ -295,6 +299,17 @@ class ClientStream(H2Stream):
         if self._ex is ex and ex.caller.is_full:
             self.hold()
 
+    def hold(self) -> None:
+        """See :class:`meshgw.wire.h2_stream.H2Stream`."""
+        if not self.is_held:
+            self.held_since = self._client.parameters.clock()
+            super().hold()
+
+    def give_up(self) -> None:
+        """The caller takes nothing of its answer, and others suffer for that."""
+        if self._ex is not None:
+            self._ex.walk.caller_failed(self._ex, CallerStalled(stream_code=Code.CANCEL))
+
     def pause_answer(self) -> None:
         """See :class:`meshgw.core.exchange.Upstream`."""
         self.hold()
@@ -393,6 +408,7 @@ class H2Client(H2Connection):
         self.is_stale_loss = False
         self._patience = parameters.wheel.after(SETTINGS_SECONDS, self._silent)
         self._watch: Timer | None = None
+        self._relief: Timer | None = None
         self._heard = self._watched = 0  # bytes received, and requests sent, when the connection was looked at last
         self._is_asked = False
         self._asked_again = float("-inf")
@@ -414,7 +430,7 @@ class H2Client(H2Connection):
     @property
     def room(self) -> int:
         """How many more streams it takes now."""
-        if self.is_leaving or self.is_closed:
+        if self.is_leaving or self.is_closed or self._held > CROWDED:
             return 0
         most = self.peer_streams if self._has_settings else ASSUMED_STREAMS
         return LARGEST_ID if most is None else most - len(self.streams)
@@ -454,6 +470,38 @@ class H2Client(H2Connection):
         self._is_asked = not is_heard
         self._heard, self._watched = self.connection.received, self.used
         self._watch = self.parameters.wheel.after(SILENCE_SECONDS, self._look)
+
+    # --- callers that do not take their answers
+
+    def count_held(self, size: int) -> None:
+        """See :class:`meshgw.wire.h2_sending.Sending`."""
+        was_crowded = self._held > CROWDED
+        super().count_held(size)
+        if was_crowded and self._held <= CROWDED:
+            self.parameters.wheel.soon(self._has_room_again)  # not now, while a stream is being closed
+
+    def _has_room_again(self) -> None:
+        if not self.is_leaving:
+            self._pool.released(self)
+
+    def starved(self) -> None:
+        """See :class:`meshgw.wire.h2_connection.H2Connection`."""
+        if self._relief is None:
+            self._relief = self.parameters.wheel.after(STARVED_SECONDS, self._relieve)
+
+    def _relieve(self) -> None:
+        """If it is so still, give up the streams whose callers have taken nothing since, longest first: the others wait for them."""
+        self._relief = None
+        if self.is_closed or self._held <= MOST_HELD:
+            return
+        before = self.parameters.clock() - STARVED_SECONDS
+        held = [stream for stream in self.streams.values() if isinstance(stream, ClientStream) and stream.is_held]
+        for stream in sorted(held, key=lambda stream: stream.held_since):
+            if stream.held_since > before or self._held <= CROWDED:
+                break
+            stream.give_up()
+        if self._held > MOST_HELD:
+            self.starved()
 
     # --- told by the endpoint
 
@@ -513,8 +561,9 @@ class H2Client(H2Connection):
     def connection_lost(self, reason: str) -> None:
         """See :class:`meshgw.core.transport.Receiver`."""
         self._patience.cancel()
-        if self._watch is not None:
-            self._watch.cancel()
+        for timer in (self._watch, self._relief):
+            if timer is not None:
+                timer.cancel()
         self.is_stale_loss = self.used > len(self.streams) or not self._has_settings
         self.is_leaving = True
         self._pool.closed(self)

@@ -144,7 +144,9 @@ class H2Pool:
         return None
 
     def _connect_for_waiters(self) -> None:
-        """Connect unless those under way may take all who wait."""
+        """Connect unless those under way may take all who wait, or the endpoint takes no streams now (RFC 9113 section 6.5.2)."""
+        if any(client.peer_streams == 0 for client in self._active):
+            return
         assumed = HOPED_STREAMS * (len(self._connecting) + sum(client.is_new for client in self._active))
         if len(self._waiters) > assumed and self.has_room:
             self._connect()

@@ -12,6 +12,8 @@ from meshgw.wire.grpc import show_timeout, timeout_ns
 
 GRPC_TIMEOUT = b"grpc-timeout"
 NANOS = 1_000_000_000
+LATEST = (1 << 63) - 1
+"""The last nanosecond that the next hop can read from a context: timeouts of centuries stand for no limit."""
 
 
 class GrpcDeadline:
@@ -30,7 +32,7 @@ class GrpcDeadline:
             return
         stamp = int(self._now() * NANOS)
         known = ex.deadline
-        ends = stamp + nanos
+        ends = min(stamp + nanos, LATEST)
         if known is not None and known[1] <= ends:
             return
         ex.deadline = (stamp if known is None else max(known[0], stamp), ends)

@@ -122,6 +122,9 @@ class H2Connection(Sending):
     def ping_answered(self, payload: bytes) -> None:
         """A PING of ours came back."""
 
+    def starved(self) -> None:
+        """The peer gets no more credit for the connection, as too much of what came is held up."""
+
     def failed(self, fault: ConnectionFault) -> None:
         """The peer broke a rule; GOAWAY was sent and the connection is being closed."""
 
@@ -180,6 +183,8 @@ class H2Connection(Sending):
                 high, low, kind, flags, id = unpack(data, position)
                 end = position + HEAD_SIZE + (high << 8 | low)
                 if high << 8 | low > largest:
+                    if not self._has_settings and kind != frames.SETTINGS:  # "HTTP/1.1 400 ..." has a length, too
+                        raise ConnectionFault(Code.PROTOCOL_ERROR, "what came first is no SETTINGS frame, so it is hardly HTTP/2")
                     raise ConnectionFault(Code.FRAME_SIZE_ERROR, f"a frame of {high << 8 | low} bytes, more than {largest}")
                 if end > size:
                     break
@@ -280,10 +285,12 @@ class H2Connection(Sending):
 
     def _credit(self) -> None:
         """Give the peer credit for the connection, unless too much is held up."""
-        if self._held <= MOST_HELD:
-            owed, self._owed = self._owed, 0
-            self.receive_window += owed
-            self.emit(frames.window_update(0, owed))
+        if self._held > MOST_HELD:
+            self.starved()
+            return
+        owed, self._owed = self._owed, 0
+        self.receive_window += owed
+        self.emit(frames.window_update(0, owed))
 
     def _stray(self, id: int, name: str, stream: H2Stream | None) -> None:
         """A frame for a stream that the peer has ended, or that is closed or idle (section 5.1)."""
@@ -320,6 +327,8 @@ class H2Connection(Sending):
             depends = frames.read_number(payload)
             payload = payload[5:]
         if flags & frames.END_HEADERS:
+            if len(payload) > self._most_block:  # frames may be larger than that by configuration
+                raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "a header block that is far beyond its limit")
             self._section(id, bool(flags & frames.END_STREAM), payload, depends)
         else:
             self._block = (id, flags, [payload])

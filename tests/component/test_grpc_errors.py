@@ -8,6 +8,7 @@ from h2_dialogue import ANSWER, CALL, H2Mesh, H2Side, called, trailers
 from meshgw.core.address import ADDR_NEG
 from meshgw.naming.path import Path
 from meshgw.naming.tree import NEG
+from meshgw.wire.context import decode_deadline
 from support import h2_frames as f
 from support.processes import free_port
 from transcript import idle
@@ -232,6 +233,14 @@ def test_the_strictest_limit_is_told_to_the_service(said: tuple[tuple[str, str],
             assert upstream.awaited_request(1)["grpc-timeout"] == "soon", "for the service to refuse"
         else:
             assert left(upstream) == (None if told is None else pytest.approx(told, abs=0.01))
+
+
+def test_a_timeout_of_centuries_is_a_deadline_that_the_next_hop_can_read() -> None:
+    with H2Mesh() as mesh:
+        _, upstream = called(mesh, call(("grpc-timeout", "99999999H")))
+        told = decode_deadline(upstream.awaited_request(1)["l5d-ctx-deadline"].encode())
+        assert told is not None
+        assert 2**62 < told[1] < 2**63
 
 
 def test_time_that_passed_here_is_taken_off_for_a_retry() -> None:

@@ -6,10 +6,10 @@ import pytest
 
 from fakes.h2 import ClientH2
 from fakes.transport import FakeCaller, FakeWalk, request
-from meshgw.client.h2 import MOST_UNREAD, SETTINGS_SECONDS
+from meshgw.client.h2 import CROWDED, MOST_UNREAD, SETTINGS_SECONDS, STARVED_SECONDS
 from meshgw.core.exchange import Exchange, Hold
-from meshgw.errors import BadResponse, StreamReset, UpstreamClosed
-from meshgw.wire.h2_connection import H2Settings
+from meshgw.errors import BadResponse, CallerStalled, MeshError, StreamReset, UpstreamClosed
+from meshgw.wire.h2_connection import MOST_HELD, H2Settings
 from meshgw.wire.h2_defence import MOST_FAULTS, MOST_RESETS
 from meshgw.wire.h2_stream import HIGH_WATER
 from meshgw.wire.headers import Headers
@@ -458,3 +458,68 @@ def test_an_endpoint_that_answers_is_not_asked() -> None:
     peer.clock.pump([1.0] * 100)
     assert not [frame for frame in peer.frames if frame.kind == f.PING]
     assert not peer.clock.getDelayedCalls()
+
+
+def test_an_endpoint_that_speaks_http1_is_called_by_its_name() -> None:
+    peer = ClientH2(Judging(), opening=b"")
+    peer.ask(request())
+    peer.receive(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+    assert peer.goaway == f.PROTOCOL_ERROR
+    assert "hardly HTTP/2" in str(peer.walk.failures[0])
+
+
+# --- callers that do not take their answers
+
+
+class Cutting(Judging):
+    """A walk that gives an exchange up as a router does."""
+
+    def caller_failed(self, ex: Exchange, error: MeshError) -> None:
+        self.failures.append(error)
+        upstream, ex.upstream = ex.upstream, None
+        assert upstream is not None
+        upstream.abandon()
+        ex.caller.cut()
+
+
+def held_up(peer: ClientH2, *, callers: int) -> list[FakeCaller]:
+    """So many callers, none of which takes a byte of what comes for it, which is a window's worth."""
+    asked = [peer.ask(request()) for _ in range(callers)]
+    for index, caller in enumerate(asked):
+        caller.is_full = True
+        stream = 2 * index + 1
+        peer.receive(f.headers(stream, OK, ends=False), *[f.data(stream, bytes(13107))] * 5)
+    return asked
+
+
+def test_callers_that_take_nothing_do_not_keep_a_connection_from_others_for_long() -> None:
+    peer = ClientH2(Cutting(), opening=f.settings() + f.settings(ack=True))
+    idle = held_up(peer, callers=MOST_HELD // 65535 + 6)
+    other = peer.ask(request())
+    assert peer.client._held > MOST_HELD
+    assert peer.client.room == 0
+    peer.take()
+    peer.clock.advance(STARVED_SECONDS / 2)
+    idle[0].is_full = False  # its caller read in the meantime, and then stopped again
+    peer.client.streams[1].release()
+    peer.client.streams[1].hold()
+    peer.receive(f.data(1, bytes(13107)) * 5)
+    peer.clock.advance(STARVED_SECONDS / 2 + 1)
+    assert ("WINDOW_UPDATE", 0) in peer.kinds()
+    assert peer.client._held <= CROWDED
+    assert not idle[0].is_cut
+    assert sum(caller.is_cut for caller in idle) == len(peer.walk.failures) == len(peer.resets())
+    assert set(peer.resets().values()) == {f.CANCEL}
+    assert {type(error) for error in peer.walk.failures} == {CallerStalled}
+    assert not other.is_cut
+    assert peer.client.room > 0
+
+
+def test_callers_that_take_their_answers_again_in_time_lose_nothing() -> None:
+    peer = ClientH2(Cutting(), opening=f.settings() + f.settings(ack=True))
+    held_up(peer, callers=MOST_HELD // 65535 + 6)
+    for stream in list(peer.client.streams.values()):
+        stream.release()
+    peer.clock.advance(2 * STARVED_SECONDS)
+    assert peer.walk.failures == []
+    assert peer.client._held == 0

@@ -7,7 +7,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from fakes.transport import FakeCaller, FakeConnection, request
-from meshgw.client.h2 import H2Client, H2ClientParameters
+from meshgw.client.h2 import CROWDED, H2Client, H2ClientParameters
 from meshgw.client.h2_pool import H2Pool
 from meshgw.client.http import ClientParameters
 from meshgw.client.negotiated import HttpSide, NegotiatedPool
@@ -202,6 +202,54 @@ def test_an_endpoint_without_a_limit_gets_everything_on_one_connection(pooled: P
         pooled.connect(f.settings())
     assert len(pooled.walk.sent) == 500
     assert pooled.pool.open <= 5
+
+
+def test_an_endpoint_that_takes_no_streams_now_is_waited_for_on_one_connection(pooled: Pooled) -> None:
+    """It would say the same on any other, and each request would leave some behind."""
+    pooled.ask(3)
+    link = pooled.connect(f.settings({f.STREAMS: 0}))
+    assert len(pooled.walk.sent) == 1
+    pooled.ask(3)
+    assert not pooled.attempts
+    link.receiver.data_received(f.settings({f.STREAMS: 10}))
+    assert len(pooled.walk.sent) == 6
+
+
+def hold_back(pooled: Pooled, link: Link, asked: list[Exchange], size: int) -> None:
+    """Answers of ``size`` bytes come to callers that take nothing."""
+    for index, ex in enumerate(asked):
+        stream = 2 * index + 1
+        link.receiver.data_received(f.headers(stream, ((":status", "200"),), ends=False))
+        ex.caller.is_full = True  # type: ignore[misc]
+        for start in range(0, size, 16000):
+            link.receiver.data_received(f.data(stream, bytes(min(16000, size - start))))
+
+
+def test_a_connection_full_of_answers_that_callers_do_not_take_gets_no_more_requests() -> None:
+    pooled = Pooled()
+    count = CROWDED // 60000 + 1
+    asked = pooled.ask(count)
+    link = pooled.connect(f.settings())
+    hold_back(pooled, link, asked, 60000)
+    (other,) = pooled.ask()
+    assert len(pooled.attempts) == 1
+    pooled.connect(f.settings())
+    assert pooled.walk.sent[-1] is other
+    assert len(pooled.client(link).streams) == count
+
+
+def test_who_waits_for_a_crowded_connection_gets_it_when_a_caller_takes_its_answer() -> None:
+    pooled = Pooled(max_size=1)
+    asked = pooled.ask(CROWDED // 60000 + 1)
+    link = pooled.connect(f.settings())
+    hold_back(pooled, link, asked, 60000)
+    (other,) = pooled.ask()
+    assert pooled.walk.sent[-1] is not other
+    for ex in asked[:3]:
+        assert ex.upstream is not None
+        ex.upstream.resume_answer()  # type: ignore[attr-defined]
+    pooled.clock.advance(0)
+    assert pooled.walk.sent[-1] is other
 
 
 def test_no_more_wait_than_allowed() -> None:
