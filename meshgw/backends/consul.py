@@ -7,8 +7,7 @@ read leniently in what Consul leaves out and strictly in what they are. What a s
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
 import attrs
@@ -29,7 +28,7 @@ LATE_SECONDS: Final = WAIT_SECONDS * 17 / 16 + 10
 """When such a query counts as unanswered: Consul adds up to a sixteenth to the wait."""
 MOST_QUESTIONS: Final = 50
 """Questions for an answer at once that are under way together: a gateway that starts asks for all its services in one moment, and Consul
-closes connections beyond those it grants an address (see :class:`Turns`). The others wait their turn, which takes milliseconds.
+closes connections beyond those it grants an address (see ``backends.turns``). The others wait their turn, which takes milliseconds.
 """
 DEFAULT_DOMAIN: Final = "consul"
 
@@ -268,32 +267,6 @@ def _mapping(value: object) -> dict[str, str]:
 
 
 # Sharing
-
-
-class Turns:
-    """Who may hold a blocking query: ``most`` at a time, of those a quarter for services that do not exist.
-
-    Each is a connection, of which an agent grants an address 200 by default (``limits.http_max_conns_per_client``). Names come from
-    callers, and those that do not exist must not take them all.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most, self._most_absent = most, max(1, most // 4)
-        self.taken = self._absent = 0
-
-    @contextmanager
-    def turn(self, *, is_absent: bool) -> Iterator[bool]:
-        """Whether there is one for a service, held until the block ends."""
-        if self.taken >= self._most or (is_absent and self._absent >= self._most_absent):
-            yield False
-            return
-        self.taken += 1
-        self._absent += is_absent
-        try:
-            yield True
-        finally:
-            self.taken -= 1
-            self._absent -= is_absent
 
 
 class OwnAgent:

@@ -39,9 +39,9 @@ from meshgw.backends.kubernetes_objects import (
     Resource,
     Wanted,
 )
-from meshgw.backends.kubernetes_watch import Reflection
+from meshgw.backends.kubernetes_watch import Limits, Reflection
 from meshgw.backends.watching import MOST_WATCHES, Pace, Watch, Watches
-from meshgw.config.kubernetes import KubernetesAccess
+from meshgw.config.kubernetes import DEFAULT_WATCHES, KubernetesAccess
 from meshgw.core.live import Live
 from meshgw.errors import BackendRefused
 from meshgw.kinds import Runtime
@@ -89,15 +89,18 @@ class KubernetesApi(MultiService):
         pace: Pace = PACE,
         absent: Objects | None = None,
         most: int = MOST_WATCHES,
+        most_watched: int = DEFAULT_WATCHES,
         show: Callable[[Objects], object] = Objects.describe,
     ) -> None:
         """``metrics`` is the scope of the watches' counters, ``show`` what admin shows of objects; for ``absent`` and ``most`` see
-        :class:`Watches`.
+        :class:`Watches`. ``most_watched`` of the things that are chosen by a name may have a watch at the server at a time.
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self._clock, self._rng, self._server = clock, rng, server
         self._reflections: WeakKeyDictionary[Watch[Wanted, Objects], Reflection] = WeakKeyDictionary()
         self._served: dict[tuple[str, str], tuple[float, frozenset[str]]] = {}
+        self._limits = Limits(most_watched)
+        metrics.gauge("watching", function=lambda: float(self._limits.watches.taken))
         self._objects: Watches[Wanted, Objects] = Watches(
             clock,
             rng,
@@ -154,7 +157,7 @@ class KubernetesApi(MultiService):
     async def _follow(self, watch: Watch[Wanted, Objects]) -> None:
         reflection = self._reflections.get(watch)
         if reflection is None:
-            reflection = self._reflections[watch] = Reflection(self._server, self._rng, watch.key, self._refined)
+            reflection = self._reflections[watch] = Reflection(self._server, self._rng, watch.key, self._refined, self._limits)
         await reflection.follow(watch)
 
     async def _discover(self, watch: Watch[tuple[Resource, ...], Resource]) -> None:
@@ -276,4 +279,6 @@ def kubernetes_api(
     outcomes = (metrics or runtime.metrics).outcomes("client")
     reached = ApiServer(runtime.reactor, resolve, config, environment=surroundings, service_account=service_account, outcomes=outcomes)
     scope = metrics or runtime.metrics.scope("service")
-    return KubernetesApi(runtime.reactor, runtime.random, scope, reached, pace=pace, absent=absent, show=show)
+    return KubernetesApi(
+        runtime.reactor, runtime.random, scope, reached, pace=pace, absent=absent, most_watched=config.max_watches, show=show
+    )

@@ -184,6 +184,11 @@ class ApiServer:
             return f"what {self._kubeconfig} has for its current user"
         return "the proxy's credentials" if reach is None or reach.tls is None else "a request without a token"
 
+    @property
+    def clock(self) -> Any:
+        """The reactor, as a clock."""
+        return self._reactor
+
     def seconds(self) -> float:
         """The time of the clock."""
         now: float = self._reactor.seconds()

@@ -79,6 +79,11 @@ class Wanted:
         fields = ",".join(filter(None, (f"metadata.name={self.name}" if self.name is not None else "", self.fields)))
         return [(name, value) for name, value in (("labelSelector", self.labels), ("fieldSelector", fields)) if value]
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is a whole collection: such are few, and named by the configuration; names of callers choose objects."""
+        return self.name is None and not self.selectors
+
     def show(self) -> str:
         """In messages: ``endpoints default/web``."""
         where = f"{self.namespace or '*'}/{self.name or '*'}"

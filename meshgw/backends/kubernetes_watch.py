@@ -2,14 +2,19 @@
 
 Source: Kubernetes' API concepts ("Efficient detection of changes", "Watch bookmarks", "410 Gone", "Retrieving large results sets in
 chunks"); linkerd-config spec 3.5. Whatever a server may do with a watch ends in one of two ways: it goes on from the last version, or
-everything is listed anew, which also finds what was deleted meanwhile. Waits between attempts are those of ``backends.watching``.
+everything is listed anew, which also finds what was deleted meanwhile. Waits between attempts are those of ``backends.watching``. As names
+come from callers and each watch is a connection, there is a limit of both kinds of questions; beyond it objects are listed now and then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from random import Random
 from typing import Any, Final
+
+from twisted.internet import defer
+from twisted.internet.defer import DeferredSemaphore
 
 from meshgw.backends.http_client import ApiAnswer, ApiClient, LineStream
 from meshgw.backends.kubernetes_access import ApiServer
@@ -25,8 +30,9 @@ from meshgw.backends.kubernetes_objects import (
     same,
     version_of,
 )
+from meshgw.backends.turns import Turns
 from meshgw.backends.watching import Watch
-from meshgw.errors import BackendError, BackendRefused
+from meshgw.errors import BackendError, BackendRefused, BackendSilent
 
 PAGE: Final = 200
 """Objects that are listed at a time: some hundred kilobytes as a rule."""
@@ -45,6 +51,12 @@ It may have been restored from a backup, and then sends nothing until it has com
 MOST_JOINED: Final = 500
 """Events that are told together when they come together."""
 MOST_OBJECTS: Final = PAGE * MOST_PAGES
+MOST_LISTS: Final = 50
+"""Lists under way at a time: each takes a connection, and a thousand names may be asked for while the server is slow."""
+TURNLESS_SECONDS: Final = 5.0
+"""From one list to the next, or up to a fifth more, of objects that have no turn at being watched. Not less: see ``Pace.steady``."""
+TURNLESS_ABSENT_SECONDS: Final = 30.0
+"""The same where there is no such object."""
 GONE: Final = 410
 
 
@@ -55,12 +67,19 @@ class Expired(Exception):
 Refine = Callable[[BackendRefused, str, Wanted], BackendRefused]
 
 
+class Limits:
+    """What the watched things of one server share: turns at watches, ``most`` at a time, and at lists."""
+
+    def __init__(self, most: int) -> None:
+        self.watches, self.lists = Turns(most), DeferredSemaphore(MOST_LISTS)
+
+
 class Reflection:
     """What is known of one watched thing; it lives as long as its watch, through all sessions."""
 
-    def __init__(self, server: ApiServer, rng: Random, wanted: Wanted, refine: Refine) -> None:
+    def __init__(self, server: ApiServer, rng: Random, wanted: Wanted, refine: Refine, limits: Limits) -> None:
         """``refine`` makes the error of an answer to a verb one that tells what to do."""
-        self._server, self._rng, self._wanted, self._refine = server, rng, wanted, refine
+        self._server, self._rng, self._wanted, self._refine, self._limits = server, rng, wanted, refine, limits
         self._objects: dict[Name, JsonObject] = {}
         self._version = ""
         self._is_sorted = True
@@ -68,14 +87,21 @@ class Reflection:
         self._lists = self._expired = self._events = self._ignored = 0
 
     async def follow(self, watch: Watch[Wanted, Objects]) -> None:
-        """One session: list if need be, then one watch until it ends. Raises :class:`BackendError`."""
+        """One session: list if need be, then one watch until it ends, or a wait if there are too many. Raises :class:`BackendError`."""
         if not self._version or self._server.seconds() - self._heard_at >= QUIET_SECONDS:
             await self._list(watch)
-        try:
-            await self._stream(watch)
-        except Expired:
-            self._expired += 1
-            await self._list(watch)  # the next session watches: were this one to go on, a confused server could make it a hot loop
+        is_absent = not self._objects
+        with nullcontext(True) if self._wanted.is_whole else self._limits.watches.turn(is_absent=is_absent) as has_turn:
+            if not has_turn:
+                self._version = ""  # the next session lists
+                await watch.sleep((TURNLESS_ABSENT_SECONDS if is_absent else TURNLESS_SECONDS) * self._rng.uniform(1.0, 1.2))
+                return
+            try:
+                await self._stream(watch)
+                return
+            except Expired:
+                self._expired += 1
+        await self._list(watch)  # the next session watches: were this one to go on, a confused server could make it a hot loop
 
     def _tell(self, watch: Watch[Wanted, Objects]) -> None:
         if not self._is_sorted:
@@ -98,10 +124,7 @@ class Reflection:
         self._version = ""
         self._lists += 1
         self._note(watch, f"LIST {self._wanted.show()}")
-        try:
-            items, version = await self._pages(PAGE)
-        except Expired:  # between two pages: without pages it cannot happen
-            items, version = await self._pages(0)
+        items, version = await self._items()
         objects = {}
         for item in items:
             name = name_of(item)
@@ -113,6 +136,21 @@ class Reflection:
         self._heard_at = self._server.seconds()
         self._note(watch, f"LIST {self._wanted.show()}")
         self._tell(watch)
+
+    async def _items(self) -> tuple[list[dict[str, Any]], str]:
+        """All items and the version they have, when it is our turn. Raises :class:`BackendError`."""
+        lists = self._limits.lists
+        try:
+            await lists.acquire().addTimeout(LIST_SECONDS, self._server.clock)
+        except defer.TimeoutError as error:
+            reason = f"the {MOST_LISTS} lists before have taken more than {LIST_SECONDS:g} s"
+            raise BackendSilent(backend=self._server.name, reason=reason, asked=self._wanted.show()) from error
+        try:
+            return await self._pages(PAGE)
+        except Expired:  # between two pages: without pages it cannot happen
+            return await self._pages(0)
+        finally:
+            lists.release()
 
     async def _pages(self, size: int) -> tuple[list[dict[str, Any]], str]:
         """All items, ``size`` at a time (0: at once), and the version they have. Raises :class:`Expired`."""

@@ -12,13 +12,15 @@ from typing import Any, Final
 
 import attrs
 
-from meshgw.config.document import option
+from meshgw.config.document import at_least, option
 from meshgw.config.kubeconfig import KubeconfigError, load_kubeconfig
 from meshgw.config.tls import ClientTls
 from meshgw.config.values import Port
 
 DEFAULT_HOST: Final = "localhost"
 DEFAULT_PORT: Final = 8001  # where `kubectl proxy` listens
+DEFAULT_WATCHES: Final = 400
+"""Less than half of the open files that a process may have by default on most systems: callers need the others."""
 
 
 def _token_file(value: Any) -> str | None:
@@ -66,6 +68,12 @@ class KubernetesAccess:
         check=_kubeconfig,
         notice=_token_file,
         effective="none",
+    )
+    max_watches: int = option(
+        default=DEFAULT_WATCHES,
+        doc="How many objects that names lead to are watched at a time, in each process, a quarter of these for names without any; the "
+        "others are listed every 5 s, or 30 s if there is none. Each watch is a connection (meshgw's own option).",
+        check=at_least(0),
     )
 
     @property

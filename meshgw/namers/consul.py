@@ -17,9 +17,10 @@ import attrs
 from twisted.application.service import MultiService
 
 from meshgw.backends.connecting import Connector
-from meshgw.backends.consul import CONSISTENCY_FLAGS, ConsulApi, Listing, Node, OwnAgent, ServiceQuery, Turns, next_index
+from meshgw.backends.consul import CONSISTENCY_FLAGS, ConsulApi, Listing, Node, OwnAgent, ServiceQuery, next_index
 from meshgw.backends.endpoints import NO_ENDPOINTS, Endpoint, Endpoints, Found, NoEndpoints, Resolve, show_found
 from meshgw.backends.http_client import ApiClient
+from meshgw.backends.turns import Turns
 from meshgw.backends.watching import Watch, Watches
 from meshgw.config.document import Check, Chosen, Notice, at_least, option
 from meshgw.config.tls import ClientTls, backend_tls_notice

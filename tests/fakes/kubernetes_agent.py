@@ -101,11 +101,12 @@ class Response:
 
 @implementer(IAgent)
 class Agent:
-    """Gives requests to a server; ``is_down`` refuses connections."""
+    """Gives requests to a server; ``is_down`` refuses connections. ``unanswered`` are those that wait for their head."""
 
     def __init__(self, server: Server, clock: Clock) -> None:
         self.server, self.clock = server, clock
         self.is_down = False
+        self.unanswered: set[Deferred[Any]] = set()
 
     def request(self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: Any = None) -> Deferred[Any]:
         if self.is_down:
@@ -119,10 +120,16 @@ class Agent:
         answered: Deferred[Any] = Deferred(lambda _answered: call.cancel() if call is not None else None)
         call = None
         if self.server.delay:
+            self.unanswered.add(answered)
+            answered.addBoth(self._ended, answered)
             call = self.clock.callLater(self.server.delay, lambda: answered.callback(self._response(asked)))
         else:
             answered.callback(self._response(asked))
         return answered
+
+    def _ended(self, result: Any, answered: Deferred[Any]) -> Any:
+        self.unanswered.discard(answered)
+        return result
 
     def _response(self, asked: Asked) -> Response:
         answer = self.server.answer(asked)

@@ -10,7 +10,6 @@ from fakes.consul_agent import AGENT, catalog_entry, health_entry
 from meshgw.backends.consul import (
     AgentSelf,
     ServiceQuery,
-    Turns,
     next_index,
     read_agent,
     read_catalog_node,
@@ -119,18 +118,3 @@ def test_later_questions_wait_on_the_index_for_a_time_that_is_told() -> None:
 @pytest.mark.parametrize(("service", "path"), [("a/b", "a%2Fb"), ("..", "%2E%2E"), ("a?dc=x", "a%3Fdc%3Dx"), ("ü", "%C3%BC")])
 def test_a_name_cannot_reach_another_part_of_the_api(service: str, path: str) -> None:
     assert ServiceQuery(service=service, datacenter="dc1").path == f"/v1/catalog/service/{path}"
-
-
-def test_turns_are_limited_and_given_back() -> None:
-    turns = Turns(2)
-    with turns.turn(is_absent=False) as first, turns.turn(is_absent=False) as second, turns.turn(is_absent=False) as third:
-        assert (first, second, third) == (True, True, False)
-    assert turns.taken == 0
-
-
-def test_services_that_do_not_exist_get_a_quarter_of_the_turns() -> None:
-    turns = Turns(4)
-    with turns.turn(is_absent=True) as absent, turns.turn(is_absent=True) as another, turns.turn(is_absent=False) as present:
-        assert (absent, another, present) == (True, False, True)
-    with turns.turn(is_absent=True) as later:
-        assert later
