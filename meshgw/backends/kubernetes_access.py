@@ -21,8 +21,11 @@ from meshgw.backends.tls import TlsMaterial
 from meshgw.config.kubeconfig import KubeconfigError, load_kubeconfig
 from meshgw.config.kubernetes import KubernetesAccess
 from meshgw.config.tls import ClientAuth, ClientTls
+from meshgw.core.logger import make_logger
 from meshgw.errors import BackendError, NamerError
 from meshgw.telemetry.outcomes import Outcomes
+
+_log = make_logger()
 
 SERVICE_ACCOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
 LARGEST_TOKEN: Final = 16_384
@@ -145,6 +148,7 @@ class ApiServer:
         self._reactor, self._resolve, self._connect = reactor, resolve, connector
         self._kubeconfig, self._outcomes = config.kubeconfig, outcomes
         self._seen: object = None
+        self._complaint = ""
         self._connector: Connector | None = None
         self._client: ApiClient | None = None
         self._credentials = ""
@@ -238,11 +242,14 @@ class ApiServer:
                 return
             reach = reach_by_kubeconfig(path)
         except (OSError, KubeconfigError) as error:
-            if self._reach is not None:
-                return
             reason = str(error) if isinstance(error, KubeconfigError) else f"{path}: {error.strerror or error}"
-            raise AccessProblem(backend=self.name, reason=reason) from error
-        self._seen = seen
+            if self._reach is None:
+                raise AccessProblem(backend=self.name, reason=reason) from error
+            if reason != self._complaint:
+                self._complaint = reason
+                _log.warn("{name}: what the kubeconfig said before stays in use: {reason}", name=self.name, reason=reason)
+            return
+        self._seen, self._complaint = seen, ""
         if reach != self._reach:
             self._reach, self._client = reach, None
             self._drop()

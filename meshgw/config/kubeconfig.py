@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 import os
 from collections.abc import Mapping
 from typing import Any, Final
@@ -109,6 +110,10 @@ class _Reader:
         if insecure and (authority or authority_file):
             raise KubeconfigError(f"{self.in_cluster}: insecure-skip-tls-verify and certificate-authority exclude each other")
         token_file = _text(self.user, "tokenFile", self.in_user)
+        if not is_secure and not is_loopback(host) and (token_file or any(self.user.get(name) for name in ("token", "username"))):
+            raise KubeconfigError(
+                f"{self.in_user} has credentials that would be sent to {host} in plain text; {self.in_cluster} needs https"
+            )
         return ClusterAccess(
             host=host,
             port=port,
@@ -154,6 +159,14 @@ class _Reader:
 
     def _path(self, path: str) -> str:
         return os.path.join(self.directory, path)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the host is this machine."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost"
 
 
 def _address(server: str, where: str) -> tuple[str, int, str, bool]:

@@ -6,14 +6,13 @@ Source: linkerd-config spec 3.5 (``host``, ``port``: a ``kubectl proxy`` beside 
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from typing import Any, Final
 
 import attrs
 
 from meshgw.config.document import at_least, option
-from meshgw.config.kubeconfig import KubeconfigError, load_kubeconfig
+from meshgw.config.kubeconfig import KubeconfigError, is_loopback, load_kubeconfig
 from meshgw.config.tls import ClientTls
 from meshgw.config.values import Port
 
@@ -128,11 +127,3 @@ class KubernetesServer(KubernetesAccess):
     @property
     def given_port(self) -> int | None:
         return self.port
-
-
-def is_loopback(host: str) -> bool:
-    """Whether the host is this machine."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower().rstrip(".") == "localhost"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from twisted.internet.defer import Deferred
+from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 
 from fakes.kubernetes import endpoints
 from fakes.kubernetes_agent import Cluster, Seen
@@ -228,16 +229,24 @@ def test_a_kubeconfig_that_names_another_server_is_followed(tmp_path: Path) -> N
         assert not seen.error
 
 
-def test_a_kubeconfig_that_turned_bad_leaves_what_was_good(tmp_path: Path) -> None:
+def test_a_kubeconfig_that_turned_bad_leaves_what_was_good_and_is_told_once(tmp_path: Path) -> None:
+    events: list[LogEvent] = []
     file = tmp_path / "config"
     write(file)
     with Cluster(KubernetesServer(kubeconfig=str(file))) as cluster:
         seen = Seen(cluster.api.objects(WEB))
         file.write_text("nonsense: [")
-        cluster.server.end_watches()
-        cluster.pass_time(1.0)
+        globalLogPublisher.addObserver(events.append)
+        try:
+            for _ in range(2):
+                cluster.server.end_watches()
+                cluster.pass_time(1.0)
+        finally:
+            globalLogPublisher.removeObserver(events.append)
         assert not seen.error
-        assert cluster.server.count("watch", "endpoints") == 2
+        assert cluster.server.count("watch", "endpoints") == 3
+        (told,) = [formatEvent(event) for event in events if event["log_level"] is LogLevel.warn]
+        assert told == f"Kubernetes at k8s:6443: what the kubeconfig said before stays in use: {file}: no YAML (line 1)"
 
 
 def test_a_kubeconfig_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:

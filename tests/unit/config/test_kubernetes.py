@@ -11,8 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshgw.config.kubeconfig import KubeconfigError, load_kubeconfig, read_kubeconfig
-from meshgw.config.kubernetes import KubernetesServer, is_loopback
+from meshgw.config.kubeconfig import KubeconfigError, is_loopback, load_kubeconfig, read_kubeconfig
+from meshgw.config.kubernetes import KubernetesServer
 from meshgw.config.loader import load
 from meshgw.config.tls import ClientTls
 from meshgw.kinds import Registry
@@ -135,6 +135,14 @@ def test_data_prevails_over_files_and_files_are_beside_the_kubeconfig() -> None:
     )
     assert (found.authority, found.authority_file) == (b"CA", None)
     assert (found.certificate_file, found.key_file) == ("/etc/kube/me.pem", "/keys/me.key")
+
+
+@pytest.mark.parametrize("user", [{"token": SECRET}, {"tokenFile": "token"}, {"username": "me", "password": SECRET}])
+def test_credentials_are_not_sent_in_plain_text_to_another_machine(user: dict[str, Any]) -> None:
+    told = refusal(kubeconfig({"server": "http://10.0.0.1:8080"}, user))
+    assert told == "user 'me' has credentials that would be sent to 10.0.0.1 in plain text; cluster 'c' needs https"
+    assert read({"server": "http://127.0.0.1:8080"}, user).is_secure is False
+    assert read({"server": "http://10.0.0.1:8080"}).is_secure is False
 
 
 def test_a_users_token_file_prevails_over_the_token() -> None:
