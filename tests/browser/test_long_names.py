@@ -72,3 +72,24 @@ def test_a_router_is_described_by_the_number_of_its_dtab_entries(pages: Pages, m
     link.wait_for()
     assert page.locator(".subtitle").inner_text() == "http · 1 server · 500 dtab entries"
     assert link.get_attribute("href") == "/delegator?router=web"
+
+
+def test_the_entry_that_requests_follow_is_in_sight_however_long_the_dtab(pages: Pages, mesh: Mesh) -> None:
+    page = pages.blank()
+    renames(page, mesh, dtab="/svc => /#/io.l5d.fs;" + "".join(f"/svc/{number} => /#/io.l5d.fs/web;" for number in range(500)))
+    page.goto(f"{mesh.url}/delegator?router=web#/svc/400")
+    used = page.locator(".entry.is-used")
+    used.wait_for()
+    entry, entries = used.bounding_box(), page.locator(".entries").bounding_box()
+    assert entry is not None and entries is not None
+    assert entries["y"] <= entry["y"] and entry["y"] + entry["height"] <= entries["y"] + entries["height"]
+    assert page.evaluate("scrollY") == 0
+
+
+def test_each_of_thousands_of_names_is_offered_when_it_is_typed(pages: Pages, mesh: Mesh) -> None:
+    page = pages.blank()
+    page.route("**/bound-names.json", lambda route: route.fulfill(json=[f"/#/io.l5d.fs/s{number}" for number in range(3000)]))
+    page.goto(f"{mesh.url}/delegator?router=inner")
+    page.locator("#path").press_sequentially("/svc/s298")
+    page.wait_for_function("document.querySelectorAll('#names option').length === 11")
+    assert page.locator("#names option").last.get_attribute("value") == "/svc/s2989"

@@ -215,6 +215,13 @@ def test_names_are_suggested_by_the_entries_that_lead_to_them(page: Page) -> Non
     assert call(page, "place", "m.suggestions(v[0], v[1], 1)", dtab, ["/#/fs/web"]) == ["/svc/web"]
 
 
+def test_names_that_begin_with_what_is_typed_are_offered_before_those_that_contain_it(page: Page) -> None:
+    names = ["/svc/a/svc/b", "/svc/b1", "/svc/b2", "/svc/c"]
+    assert call(page, "place", "m.containing(v[0], v[1], 9)", names, "/svc/b") == ["/svc/b1", "/svc/b2", "/svc/a/svc/b"]
+    assert call(page, "place", "m.containing(v[0], v[1], 1)", names, "/svc/b") == ["/svc/b1"]
+    assert call(page, "place", "m.containing(v[0], v[1], 9)", names, "") == names
+
+
 def loggers(**levels: str) -> list[dict[str, str]]:
     return [{"logger": name.replace("_", "."), "level": level} for name, level in levels.items()]
 

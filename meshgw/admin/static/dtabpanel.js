@@ -107,13 +107,16 @@ export class DtabPanel {
     for (const item of this.shown.flatMap(({ items }) => items)) {
       item.classList.toggle("is-pointed", item === chosen);
     }
+    if (chosen) reveal(chosen);
   }
 
   /** Mark the entries that requests follow. @param {Dentry[]} dentries */
   mark(dentries) {
     const used = new Set(dentries.map((dentry) => this.itemOf(dentry)));
     for (const item of this.shown.flatMap(({ items }) => items)) {
+      const isNew = used.has(item) && !item.classList.contains("is-used");
       item.classList.toggle("is-used", used.has(item));
+      if (isNew) reveal(item); // only then: the reader may have scrolled elsewhere
     }
   }
 
@@ -165,6 +168,7 @@ export class DtabPanel {
     this.show();
     if (this.isEditing) {
       this.parts.area.focus();
+      this.parts.area.scrollLeft = 0; // the caret is behind the last entry, whose beginning is to be seen
     }
   }
 
@@ -184,6 +188,14 @@ export class DtabPanel {
     this.parts.edit.focus();
     this.onTrial(null);
   }
+}
+
+/** Scroll the list of an entry, and nothing else, so that the entry is in sight. @param {HTMLElement} item */
+function reveal(item) {
+  const list = item.parentElement;
+  if (!list) return;
+  const [all, own] = [list.getBoundingClientRect(), item.getBoundingClientRect()];
+  if (own.top < all.top || own.bottom > all.bottom) list.scrollTop += (own.top + own.bottom - all.top - all.bottom) / 2;
 }
 
 /** @param {{toggle: () => void, giveUp: () => void, typed: () => void}} listeners */

@@ -137,7 +137,8 @@ class LoggingPage {
   refused(name, { status, message }) {
     if (status === 401 || status === 403) {
       this.isReadOnly = true;
-      const text = `${message}. Levels can be looked at, and changed by an operator.`;
+      const why = message.replace(/^refused: /, "");
+      const text = `${why.charAt(0).toUpperCase()}${why.slice(1)}. Levels can be looked at, and changed by an operator.`;
       fill(this.parts.notice, state("info", { title: "Read only", text }, { label: "Try again", onclick: () => this.allow() }));
       return;
     }
@@ -175,7 +176,7 @@ function loggingParts(content, typed) {
   const field = { type: "search", class: "field", id: "find", placeholder: label, "aria-label": label, value: router.get("text") ?? "" };
   const find = /** @type {HTMLInputElement} */ (el("input", { ...field, oninput: typed }));
   const count = el("span", { class: "muted small", role: "status" });
-  const notice = el("div", { class: "notice" });
+  const notice = el("div", { role: "status" });
   const list = el("ul", { class: "loggers card", "aria-label": "Loggers" });
   const empty = el("div");
   const filters = el("div", { class: "filters" }, find, count);

@@ -68,3 +68,16 @@ export function suggestions(entries, known, most) {
   }
   return [...found].slice(0, most);
 }
+
+/**
+ * Those of many names that have a text in them, the ones that begin with it first.
+ * @param {string[]} names
+ * @param {string} text
+ * @param {number} most
+ * @returns {string[]}
+ */
+export function containing(names, text, most) {
+  const begun = names.filter((name) => name.startsWith(text));
+  const others = begun.length < most ? names.filter((name) => !name.startsWith(text) && name.includes(text)) : [];
+  return [...begun, ...others].slice(0, most);
+}

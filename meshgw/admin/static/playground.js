@@ -6,7 +6,7 @@ import { Seen, rootItem } from "./delegationview.js";
 import { entries } from "./dtab.js";
 import { DtabPanel } from "./dtabpanel.js";
 import { describeKey } from "./keys.js";
-import { placeUrl, readPlace, suggestions } from "./place.js";
+import { containing, placeUrl, readPlace, suggestions } from "./place.js";
 import { playgroundParts } from "./playgroundparts.js";
 import { known, recall, remember } from "./routers.js";
 import { ApiError, api, copy, el, fill, mountShell, poll, showFreshness, state } from "./shell.js";
@@ -22,6 +22,7 @@ const EVERY = 3_000;
 const TYPING = 350;
 const LONGEST = 5_000; // the gateway gives up after two seconds
 const MOST_SUGGESTED = 12;
+const MOST_OFFERED = 100;
 
 class Playground {
   /** @param {HTMLElement} content @param {Router[]} routers @param {string[]} names known to namers */
@@ -31,6 +32,8 @@ class Playground {
     this.seen = new Seen();
     this.label = "";
     this.name = "";
+    /** @type {string[]} */
+    this.suggested = [];
     this.asked = "";
     this.answered = "";
     this.unreadable = "";
@@ -42,6 +45,7 @@ class Playground {
     this.dtab = new DtabPanel({ onTrial: () => this.trialChanged() });
     this.parts = playgroundParts(content, routers, this.dtab.element, {
       submitted: () => this.submitted(),
+      typed: () => this.offer(),
       routerChosen: () => this.routerChosen(),
       liveChanged: () => this.liveChanged(),
       opened: (isOpen) => this.tree.setAll(isOpen),
@@ -76,8 +80,15 @@ class Playground {
     this.askAnew();
   }
 
+  /** Find out which names there may be. */
   suggest() {
-    const names = [...new Set([...recall(), ...suggestions(entries(this.dtab.text), this.names, 200)])];
+    this.suggested = [...new Set([...recall(), ...suggestions(entries(this.dtab.text), this.names, Infinity)])];
+    this.offer();
+  }
+
+  /** Offer those that go on as what is typed; browsers are slow with thousands of them. */
+  offer() {
+    const names = containing(this.suggested, this.parts.path.value.trim(), MOST_OFFERED);
     fill(
       this.parts.list,
       names.map((name) => el("option", { value: name })),

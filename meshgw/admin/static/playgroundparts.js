@@ -6,6 +6,7 @@ import { copy, el, fill } from "./dom.js";
 /**
  * @typedef {object} Listeners
  * @property {() => void} submitted
+ * @property {() => void} typed the name has changed
  * @property {() => void} routerChosen
  * @property {() => void} liveChanged
  * @property {(isOpen: boolean) => void} opened all steps are to be opened or closed
@@ -18,10 +19,10 @@ import { copy, el, fill } from "./dom.js";
  * @param {HTMLElement} beside what stands beside the answer
  * @param {Listeners} listeners
  */
-export function playgroundParts(content, routers, beside, { submitted, routerChosen, liveChanged, opened }) {
+export function playgroundParts(content, routers, beside, { submitted, typed, routerChosen, liveChanged, opened }) {
   const options = routers.map(({ label }) => el("option", { value: label }, label));
   const select = /** @type {HTMLSelectElement} */ (el("select", { id: "router", class: "field", onchange: routerChosen }, options));
-  const path = nameField();
+  const path = nameField(typed);
   const list = el("datalist", { id: "names" });
   const live = /** @type {HTMLInputElement} */ (el("input", { type: "checkbox", id: "live", checked: true, onchange: liveChanged }));
   const pathProblem = el("p", { id: "path-problem", class: "problem", role: "alert", hidden: true });
@@ -46,7 +47,8 @@ export function playgroundParts(content, routers, beside, { submitted, routerCho
   return { select, path, list, live, pathProblem, verdict, treeList, treeCard, result };
 }
 
-function nameField() {
+/** @param {() => void} typed */
+function nameField(typed) {
   const attributes = {
     id: "path",
     class: "field mono",
@@ -57,6 +59,7 @@ function nameField() {
     spellcheck: "false",
     "data-find": "",
     "aria-describedby": "path-problem",
+    oninput: typed,
   };
   return /** @type {HTMLInputElement} */ (el("input", attributes));
 }
