@@ -32,6 +32,8 @@ from meshgw.naming.path import Path
 from meshgw.naming.tree import NameTree
 from meshgw.telemetry.metrics import Metrics
 
+NOWHERE_SECONDS = 60.0
+"""Names that lead nowhere are kept for a shorter time: there is nothing to keep warm, and each may be watched by several namers."""
 EXPLAINED_SECONDS = 1.0
 """For how long an explanation that names failing sources is given: to work it out takes up to a millisecond, and every request may ask."""
 VICTIMS_SHARE = 16
@@ -277,9 +279,10 @@ class RouterCaches:
 
     def _sweep(self) -> None:
         self._sweeper = self._wheel.after(self._sweep_seconds, self._sweep)
-        limit = self._clock() - self._limits.idle_ttl_secs
+        now, idle = self._clock(), self._limits.idle_ttl_secs
+        limit, limit_nowhere = now - idle, now - min(idle, NOWHERE_SECONDS)
         for key, route in list(self.routes.items()):
-            if route.used <= limit and not route.waiters and not route.in_flight:
+            if route.used <= (limit if route.phase is Phase.READY else limit_nowhere) and not route.waiters and not route.in_flight:
                 self._expire(key)
                 self._counters.expires.incr()
         for cache in (self._trees, self._bounds, self._clients):

@@ -181,6 +181,18 @@ def test_a_full_cache_gives_up_a_name_that_leads_nowhere_before_one_that_works(m
     assert not mesh.names.tree(Path.of("svc", "nowhere")).is_observed
 
 
+def test_a_name_that_leads_nowhere_is_let_go_a_minute_after_its_last_use_whatever_the_idle_time() -> None:
+    with Mesh("bindingCache: {idleTtlSecs: 600}") as mesh:
+        ask(mesh, "works")
+        mesh.names.tree(Path.of("svc", "nowhere")).set(NEG)
+        mesh.caller().get(host=b"nowhere").expect(b"HTTP/1.1 502 ")
+        mesh.clock.pump([1.0] * 59)
+        assert mesh.names.tree(Path.of("svc", "nowhere")).is_observed
+        mesh.clock.pump([1.0] * 32)
+        assert not mesh.names.tree(Path.of("svc", "nowhere")).is_observed
+        assert mesh.names.tree(Path.of("svc", "works")).is_observed
+
+
 def test_names_beyond_the_capacity_are_served_as_oneshots_and_let_go(mesh: Mesh) -> None:
     waiting = [mesh.caller().get(host=b"pending%d" % number) for number in range(2)]
     mesh.settle()
