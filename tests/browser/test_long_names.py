@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.browsers import DESKTOP, PHONE
+from support.browsers import DESKTOP, PHONE, scrolls_sideways
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -93,3 +93,12 @@ def test_each_of_thousands_of_names_is_offered_when_it_is_typed(pages: Pages, me
     page.locator("#path").press_sequentially("/svc/s298")
     page.wait_for_function("document.querySelectorAll('#names option').length === 11")
     assert page.locator("#names option").last.get_attribute("value") == "/svc/s2989"
+
+
+def test_a_dtab_that_leads_in_a_circle_leaves_the_page_as_wide_as_its_window(pages: Pages, mesh: Mesh) -> None:
+    page = pages.blank(size=DESKTOP)
+    renames(page, mesh, dtab="/svc => /#/io.l5d.fs; /svc/a => /svc/b; /svc/b => /svc/a")
+    page.goto(f"{mesh.url}/delegator?router=web#/svc/a")
+    page.locator(".verdict").get_by_text("Max recursion level reached").wait_for()
+    assert page.locator("[role=treeitem]").count() > 50
+    assert not scrolls_sideways(page)

@@ -55,6 +55,18 @@ def to(tree: Node) -> Node:
     return {"type": "delegate", "path": "/to", "delegate": tree}
 
 
+FAILING = {"type": "neg", "path": "/#/io.l5d.consul/dc1/web", "message": "Consul refuses"}
+STALE = {
+    "type": "leaf",
+    "path": "/#/io.l5d.consul/dc1/web",
+    "bound": {
+        "id": "/#/io.l5d.consul/dc1/web",
+        "path": "/",
+        "addr": {"type": "bound", "addrs": [{"ip": "::1", "port": 1}], "stale": "Consul refuses"},
+    },
+}
+
+
 @pytest.mark.parametrize(
     ("tree", "verdict"),
     [
@@ -111,6 +123,10 @@ def test_shares_multiply_along_the_way(page: Page) -> None:
         (union((1, plain("exception"))), "bad", "Requests fail: broken"),
         (plain("fail"), "bad", "refused"),
         (plain("empty"), "bad", "no replicas"),
+        (alt(FAILING, neg()), "bad", "Whether there is such a name cannot be told (Consul refuses)"),
+        (alt(FAILING, leaf("/a", 1)), "warn", "What is tried before is taken as unknown (Consul refuses)"),
+        (alt(leaf("/a", 1), FAILING), "good", "Requests go to 1 destination"),
+        (STALE, "warn", "Their source has failed since: Consul refuses"),
     ],
 )
 def test_the_outcome_is_told_in_a_sentence(page: Page, tree: Node, kind: str, words: str) -> None:

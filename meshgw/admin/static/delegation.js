@@ -219,8 +219,16 @@ export function outcome(root) {
     case "exception":
       return { kind: "bad", title: "The lookup fails", text: `Requests fail: ${firstMessage(root)}` };
     default:
-      return { kind: "bad", title: "Unknown name", text: "Nothing leads to an address: requests are refused with a 502." };
+      return unknown(root);
   }
+}
+
+/** @param {TreeNode} root @returns {{kind: "bad", title: string, text: string}} */
+function unknown(root) {
+  const why = failing(root);
+  if (why === null) return { kind: "bad", title: "Unknown name", text: "Nothing leads to an address: requests are refused with a 502." };
+  const text = `Whether there is such a name cannot be told (${why}). Until then requests are refused with a 502.`;
+  return { kind: "bad", title: "A source fails", text };
 }
 
 /** @param {TreeNode} root @returns {{kind: "good" | "warn" | "bad", title: string, text: string}} */
@@ -238,7 +246,31 @@ function reached(root) {
       title: "Partly without addresses",
       text: `${text} ${lacking} of them without any: its share of requests fails.`,
     };
+  const stale = found.find(({ bound }) => bound.addr.stale)?.bound.addr.stale;
+  if (stale) return { kind: "warn", title: "Resolves, by the last good answer", text: `${text} Their source has failed since: ${stale}` };
+  const why = failing(root);
+  if (why !== null) return { kind: "warn", title: "Resolves, but a source fails", text: `${text} What is tried before is taken as unknown (${why}).` };
   return { kind: "good", title: "Resolves", text };
+}
+
+/** Why a step that routing passes over, or ends with, is taken as unknown although it may not be; null if there is none. @param {TreeNode} root */
+function failing(root) {
+  for (const node of passedOver(root)) {
+    if (node.type === "neg" && node.message) return node.message;
+  }
+  return null;
+}
+
+/** The steps that routing looks at in vain. @param {TreeNode} node @returns {Iterable<TreeNode>} */
+function* passedOver(node) {
+  if (verdict(node) === "neg") {
+    yield* everyNode(node);
+    return;
+  }
+  for (const { node: below } of branches(node)) {
+    yield* passedOver(below);
+    if (node.alt && verdict(below) !== "neg") return; // those behind are not tried
+  }
 }
 
 /** @param {TreeNode} root */

@@ -26,6 +26,8 @@ const KINDS = {
   transformation: { mark: "⇄", word: "transformed" },
 };
 
+const DEEP = 12; // levels that are set in; a dtab that leads in a circle has a hundred
+
 /**
  * The items of the tree.
  * @param {TreeNode} root
@@ -73,7 +75,7 @@ function item(branch, place) {
       dataset: { place: place.key, prefix: node.dentry?.prefix ?? "", dst: node.dentry?.dst ?? "", copies: node.bound?.id ?? node.path },
     },
     row(branch, isTaken, place),
-    below.length ? el("ul", { role: "group" }, children) : null,
+    below.length ? el("ul", { role: "group", class: place.level > DEEP ? "is-deep" : null }, children) : null,
   );
 }
 

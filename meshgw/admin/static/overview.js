@@ -12,7 +12,7 @@ const REST_EVERY = 15_000;
 const TREE = "/admin/metrics.json";
 
 /** @type {import("./views.js").Known} */
-const known = { model: new Model(routers()), settings: new Map(), uptime: null };
+const known = { model: new Model(routers()), settings: new Map(), uptime: null, issues: [] };
 /** @type {any} */
 let info = null;
 /** @type {HTMLElement} */
@@ -43,6 +43,10 @@ function mark() {
     else link.removeAttribute("aria-current");
   }
   revealCurrent();
+}
+
+function isOverview() {
+  return label === null && location.pathname === "/";
 }
 
 function build() {
@@ -132,14 +136,16 @@ function counted(count, one, many) {
   return `${count} ${count === 1 ? one : many}`;
 }
 
-/** What changes rarely: the configuration and the process. It may be closed to this reader; the page does without. */
+/** What changes rarely: the configuration, the process, and for the overview what needs a look. It may be closed to this reader; the page does without. */
 async function readRest(/** @type {AbortSignal} */ signal) {
-  const [config, about] = await Promise.allSettled([api("/config.json", { signal }), api("/admin/server_info", { signal })]);
+  const paths = ["/config.json", "/admin/server_info", ...(isOverview() ? ["/admin/lint.json"] : [])];
+  const [config, about, lint] = await Promise.allSettled(paths.map((path) => api(path, { signal })));
   if (config.status === "fulfilled") {
     known.settings = new Map((config.value.routers ?? []).map((/** @type {any} */ one) => [one.label ?? one.protocol, one]));
     known.model.serve(known.settings.keys());
   }
   if (about.status === "fulfilled") [info, readInfoAt] = [about.value, performance.now()];
+  if (lint?.status === "fulfilled") known.issues = lint.value.lint_results.failed_rules;
 }
 
 /** @param {import("./net.js").Freshness} freshness */
@@ -177,6 +183,7 @@ function follow(event) {
 function visit() {
   show();
   polling.now();
+  if (isOverview()) rest.now();
   scrollTo(0, 0);
 }
 

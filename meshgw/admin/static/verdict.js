@@ -59,6 +59,8 @@ export function failure(status, message, again) {
       retry,
     );
   if (status === 401 || status === 403) return state("error", { title: "Not allowed", text: message });
+  if (message.startsWith("Max recursion"))
+    return state("error", { title: "This name leads in a circle", text: `Its entries lead back to it. Requests for it fail: ${message}` });
   return state("error", { title: status ? `The gateway answered ${status}` : "No answer", text: message }, retry);
 }
 

@@ -5,6 +5,7 @@ import { endpointsColumn, healthBadge, latencyColumns, latencyText, nameColumn, 
 import { clientDetails, serverDetails, serviceDetails } from "./details.js";
 import { el, fill, setText, state } from "./dom.js";
 import { bytes, duration, milliseconds, percent, short, whole } from "./figures.js";
+import { issueList } from "./issues.js";
 import { allowedRetries, gauge } from "./model.js";
 import { router as address } from "./shell.js";
 import { Table } from "./table.js";
@@ -13,7 +14,7 @@ import { Table } from "./table.js";
 /** @typedef {import("./model.js").Part} Part */
 /** @typedef {import("./model.js").RouterModel} RouterModel */
 /** @typedef {"server" | "service" | "client"} Kind */
-/** @typedef {{model: Model, settings: Map<string, any>, uptime: number | null}} Known what was read */
+/** @typedef {{model: Model, settings: Map<string, any>, uptime: number | null, issues: import("./issues.js").Rule[]}} Known what was read */
 /** @typedef {{element: Element, update: (known: Known) => void}} View */
 
 const KINDS = { service: "Services", client: "Clients", server: "Servers" };
@@ -80,16 +81,18 @@ function latencyNote() {
 /** All routers. @returns {View} */
 export function overview() {
   const all = totals();
+  const issues = issueList();
   const grid = el("div", { class: "cards" });
   /** @type {Map<string, RouterCard>} */
   const cards = new Map();
   const traffic = trafficList();
   const note = latencyNote();
   const none = state("empty", { title: "No routers", text: "The configuration has none that are running." });
-  const element = el("div", { class: "content" }, all.element, el("section", { class: "section", "aria-label": "Routers" }, grid), traffic.element, note.element);
+  const element = el("div", { class: "content" }, issues.element, all.element, el("section", { class: "section", "aria-label": "Routers" }, grid), traffic.element, note.element);
   const update = (/** @type {Known} */ known) => {
     const routers = [...known.model.routers.values()].filter((router) => router.at !== null);
     all.update(routers);
+    issues.update(known.issues);
     for (const [label, card] of cards) {
       if (known.model.routers.has(label)) continue;
       card.element.remove();
