@@ -39,6 +39,12 @@ QUESTION_SECONDS: Final = 8.5
 """For all of it: under the 9 s of a lookup and the 10 s of a binding, so that their errors can name the cause."""
 MOST_AT_ONCE: Final = 64
 """Questions of one record type under way; each has a socket, and a service of a thousand hosts must not take all of them."""
+MOST_KNOWN_AT_ONCE: Final = 32
+"""As many again for names that were answered last time: names come from callers, and those whose servers are silent keep their places for
+seconds. Behind a few hundred of them the addresses of services that are in use would be minutes old.
+"""
+MOST_KNOWN: Final = 10_000
+"""Names and record types that are remembered for that."""
 
 _MESSAGE_BYTES: Final = 65535
 _NO_EDNS: Final = (wire.FORMAT_ERROR, wire.NOT_IMPLEMENTED)  # what servers say that know no EDNS (RFC 6891 section 7)
@@ -143,6 +149,8 @@ class NameServerClient:
     def __init__(self, reactor: Any, hosts: Callable[[], Sequence[Server]], resolve: Resolve | None = None) -> None:
         self._reactor, self._hosts, self._resolve = reactor, hosts, resolve
         self._turns: defaultdict[int, DeferredSemaphore] = defaultdict(partial(DeferredSemaphore, MOST_AT_ONCE))
+        self._known_turns: defaultdict[int, DeferredSemaphore] = defaultdict(partial(DeferredSemaphore, MOST_KNOWN_AT_ONCE))
+        self._known: dict[tuple[str, int], None] = {}
 
     # --- for the resolver of host names (``namers.dns``)
 
@@ -170,15 +178,21 @@ class NameServerClient:
 
         Raises :class:`BackendError`.
         """
-        turn = self._turns[kind]  # so that a service's records need not wait for the addresses of a thousand hosts
+        # by record type, so that a service's records need not wait for the addresses of a thousand hosts
+        turn = (self._known_turns if (name, kind) in self._known else self._turns)[kind]
         await turn.acquire()
+        self._known.pop((name, kind), None)
         try:
             asked = Deferred.fromCoroutine(self._ask_all(name, kind))
-            return await asked.addTimeout(QUESTION_SECONDS, self._reactor)
+            answer = await asked.addTimeout(QUESTION_SECONDS, self._reactor)
         except defer.TimeoutError as error:
             raise BackendSilent(backend="DNS", reason=f"no answer from any name server within {QUESTION_SECONDS:g} s") from error
         finally:
             turn.release()
+        self._known[name, kind] = None
+        if len(self._known) > MOST_KNOWN:
+            del self._known[next(iter(self._known))]
+        return answer
 
     async def _ask_all(self, name: str, kind: int) -> wire.Answer:
         problem: BackendError | None = None

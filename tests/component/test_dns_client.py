@@ -215,6 +215,33 @@ def test_questions_under_way_are_bounded_and_none_is_lost() -> None:
     assert all(isinstance(one.result, wire.Answer) for one in asked)
 
 
+def test_a_name_that_was_answered_waits_for_none_whose_servers_are_silent() -> None:
+    def say(question: dns.Message, kind: str) -> bytes | None:
+        return known(question, kind) if question.queries[0].name.name == NAME.encode() else None
+
+    on = Setting(one=say)
+    assert on.ask().answers
+    invented = [Deferred.fromCoroutine(on.client.ask(f"n{number}.test", dns.SRV)) for number in range(10 * MOST_AT_ONCE)]
+    assert on.ask().answers
+    assert on.ask().answers
+    assert on.reactor.open_ports == MOST_AT_ONCE
+    for one in invented:
+        one.addErrback(lambda _failure: None)
+        one.cancel()
+
+
+def test_a_name_that_is_silent_counts_as_one_that_was_never_answered() -> None:
+    on = Setting(one=known)
+    assert on.ask().answers
+    on.reactor.servers[ONE] = silent
+    assert isinstance(on.ask(QUESTION_SECONDS + 1.0), BackendSilent)
+    asked = [Deferred.fromCoroutine(on.client.ask(NAME, dns.SRV)) for _ in range(MOST_AT_ONCE + 1)]
+    assert on.reactor.open_ports == MOST_AT_ONCE
+    for one in asked:
+        one.addErrback(lambda _failure: None)
+        one.cancel()
+
+
 def test_cancelled_questions_leave_nothing_behind() -> None:
     on = Setting(one=silent)
     asked = [Deferred.fromCoroutine(on.client.ask(NAME, dns.SRV)) for _ in range(MOST_AT_ONCE + 10)]
