@@ -57,6 +57,8 @@ TURNLESS_SECONDS: Final = 5.0
 """From one list to the next, or up to a fifth more, of objects that have no turn at being watched. Not less: see ``Pace.steady``."""
 TURNLESS_ABSENT_SECONDS: Final = 30.0
 """The same where there is no such object."""
+MOST_POLLS: Final = 20.0
+"""Such lists in a second, of all objects together: with many of them each is listed more rarely."""
 GONE: Final = 410
 
 
@@ -72,6 +74,12 @@ class Limits:
 
     def __init__(self, most: int) -> None:
         self.watches, self.lists = Turns(most), DeferredSemaphore(MOST_LISTS)
+        self.turnless = 0
+        """Things that are listed now and then instead of being watched."""
+
+    def pause(self, *, is_absent: bool) -> float:
+        """Seconds from one list of such a thing to the next."""
+        return max(TURNLESS_ABSENT_SECONDS if is_absent else TURNLESS_SECONDS, self.turnless / MOST_POLLS)
 
 
 class Reflection:
@@ -93,8 +101,7 @@ class Reflection:
         is_absent = not self._objects
         with nullcontext(True) if self._wanted.is_whole else self._limits.watches.turn(is_absent=is_absent) as has_turn:
             if not has_turn:
-                self._version = ""  # the next session lists
-                await watch.sleep((TURNLESS_ABSENT_SECONDS if is_absent else TURNLESS_SECONDS) * self._rng.uniform(1.0, 1.2))
+                await self._rest(watch, is_absent=is_absent)
                 return
             try:
                 await self._stream(watch)
@@ -102,6 +109,15 @@ class Reflection:
             except Expired:
                 self._expired += 1
         await self._list(watch)  # the next session watches: were this one to go on, a confused server could make it a hot loop
+
+    async def _rest(self, watch: Watch[Wanted, Objects], *, is_absent: bool) -> None:
+        """Wait until it is to be listed again."""
+        self._version = ""  # what makes the next session list
+        self._limits.turnless += 1
+        try:
+            await watch.sleep(self._limits.pause(is_absent=is_absent) * self._rng.uniform(1.0, 1.2))
+        finally:
+            self._limits.turnless -= 1
 
     def _tell(self, watch: Watch[Wanted, Objects]) -> None:
         if not self._is_sorted:

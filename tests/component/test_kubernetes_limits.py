@@ -5,7 +5,7 @@ from __future__ import annotations
 from fakes.kubernetes import endpoints
 from fakes.kubernetes_agent import Cluster, Seen
 from meshgw.backends.kubernetes import ENDPOINTS, NO_OBJECTS, Objects, Wanted
-from meshgw.backends.kubernetes_watch import LIST_SECONDS, MOST_LISTS, TURNLESS_ABSENT_SECONDS, TURNLESS_SECONDS
+from meshgw.backends.kubernetes_watch import LIST_SECONDS, MOST_LISTS, MOST_POLLS, TURNLESS_ABSENT_SECONDS, TURNLESS_SECONDS
 from meshgw.core.live import Ok, Pending
 
 
@@ -47,6 +47,17 @@ def test_objects_beyond_the_limit_are_listed_every_few_seconds_until_there_is_ro
         put(cluster, "c", ip="10.0.0.3")
         assert [each["subsets"][0]["addresses"][0]["ip"] for each in listed.value.values()] == ["10.0.0.3"]
         assert cluster.server.count("list", "endpoints") == lists
+
+
+def test_lists_of_what_is_not_watched_are_few_in_all_however_many_names_there_are() -> None:
+    with Cluster(most_watched=0) as cluster:
+        names = [f"n{number}" for number in range(200)]
+        put(cluster, *names)
+        assert all(look(cluster, name).value for name in names)
+        cluster.pass_time(TURNLESS_SECONDS * 2, step=1.0)  # the first come back after the least of pauses
+        before = cluster.server.count("list", "endpoints")
+        cluster.pass_time(30.0, step=1.0)
+        assert 30.0 * MOST_POLLS / 2 < cluster.server.count("list", "endpoints") - before < 30.0 * MOST_POLLS * 1.2
 
 
 def test_a_whole_collection_is_watched_however_many_names_are() -> None:
