@@ -8,7 +8,7 @@ the others along. Namers and transformers share this.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -81,10 +81,14 @@ class Subset:
 
 @attrs.frozen
 class Backends:
-    """What is behind a Service. ``exists``: whether there is any object that says so."""
+    """What is behind a Service. ``exists``: whether there is any object that says so.
+
+    ``stopping`` are the hosts that still serve although their pods are being stopped: they count for a port for which no other is ready.
+    """
 
     subsets: tuple[Subset, ...] = ()
     exists: bool = False
+    stopping: tuple[Subset, ...] = ()
 
     def has_port(self, name: str) -> bool:
         """Whether any has a port of this name."""
@@ -92,11 +96,17 @@ class Backends:
 
     def by_name(self, name: str) -> Endpoints:
         """The endpoints with the port of this name."""
-        return _distinct((host, subset.ports[name]) for subset in self.subsets if name in subset.ports for host in subset.hosts)
+        return self._either(
+            lambda subsets: ((host, subset.ports[name]) for subset in subsets if name in subset.ports for host in subset.hosts)
+        )
 
     def by_number(self, number: int) -> Endpoints:
         """All hosts with this port."""
-        return _distinct((host, number) for subset in self.subsets for host in subset.hosts)
+        return self._either(lambda subsets: ((host, number) for subset in subsets for host in subset.hosts))
+
+    def _either(self, chosen: Callable[[tuple[Subset, ...]], Iterable[tuple[Host, int]]]) -> Endpoints:
+        found = _distinct(chosen(self.subsets))
+        return found if found.endpoints or not self.stopping else _distinct(chosen(self.stopping))
 
 
 def _distinct(pairs: Iterable[tuple[Host, int]]) -> Endpoints:
@@ -142,12 +152,12 @@ def read_endpoints(objects: Objects) -> Backends:
 
 
 def read_slices(objects: Objects) -> Backends:
-    """What EndpointSlices say together. While none is ready, those count that still serve although their pods are being stopped."""
-    for chosen in (_is_ready, _is_still_serving):
-        subsets = tuple(Subset(tuple(_hosts_of(value, chosen)), _ports(value.get("ports"))) for value in objects.values())
-        if any(subset.hosts for subset in subsets):
-            break
-    return Backends(subsets, bool(objects))
+    """What EndpointSlices say together."""
+    ready, stopping = (
+        tuple(Subset(tuple(_hosts_of(value, chosen)), _ports(value.get("ports"))) for value in objects.values())
+        for chosen in (_is_ready, _is_still_serving)
+    )
+    return Backends(ready, bool(objects), stopping if any(subset.hosts for subset in stopping) else ())
 
 
 def _hosts_of(value: JsonObject, chosen: Any) -> Iterator[Host]:
@@ -221,8 +231,13 @@ def show_services(objects: Objects) -> object:
         return objects.describe() | {"ports": ports}
     backends = read_slices(objects) if any("addressType" in value for value in objects.values()) else read_endpoints(objects)
     return objects.describe() | {
-        "subsets": [{"ports": dict(subset.ports), "addresses": [host.host for host in subset.hosts]} for subset in backends.subsets]
+        "subsets": [_shown(subset) for subset in backends.subsets],
+        **({"stopping": [_shown(subset) for subset in backends.stopping if subset.hosts]} if backends.stopping else {}),
     }
+
+
+def _shown(subset: Subset) -> dict[str, object]:
+    return {"ports": dict(subset.ports), "addresses": [host.host for host in subset.hosts]}
 
 
 # --- ports

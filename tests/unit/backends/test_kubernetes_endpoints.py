@@ -165,6 +165,13 @@ def test_pods_that_are_being_stopped_serve_while_no_other_is_ready() -> None:
     assert of_slices(endpoint_slice("web-1", stopping, dead, of="web"), ready) == ["10.0.0.4:8080"]
 
 
+def test_pods_that_are_being_stopped_serve_a_port_for_which_no_other_is_ready() -> None:
+    stopping = endpoint_slice("web-1", item("10.0.0.1", ready=False, serving=True, terminating=True), of="web")
+    other = {**endpoint_slice("web-2", "10.0.0.4", of="web"), "ports": [{"name": "admin", "port": 9990}]}
+    assert of_slices(stopping, other) == ["10.0.0.1:8080"]
+    assert of_slices(stopping, other, port="admin") == ["10.0.0.4:9990"]
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_pod_with_addresses_of_both_families_counts_once(order: int) -> None:
     four = endpoint_slice("web-a", item("10.0.0.1", "pod-1"), item("10.0.0.2", "pod-2"), of="web")
