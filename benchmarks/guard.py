@@ -1,10 +1,11 @@
-"""Has the data path become slower? `make guard` measures one figure, compares it with the last accepted one and fails above +5 %.
+"""Has the data path become slower? `make guard` measures it, compares each figure with the last accepted one and fails above +5 %.
 
-Where valgrind is installed the figure is instructions per request, which a busy machine does not disturb: the whole gateway, as twistd
-starts it, runs twice under callgrind and answers 200 and 2,200 requests one by one; the difference divided by 2,000 is free of what
-starting costs. It says nothing about the kernel's part. Otherwise, or with `--cpu`, the figure is CPU per request divided by nginx's in
-the same rounds; that needs a quiet machine. Accepted figures are kept by interpreter in accepted.json; `--accept` writes the present
-one. Run it by hand and before a release: a figure of another machine's build proves nothing.
+Where valgrind is installed the figures are instructions per request, which a busy machine does not disturb: the whole gateway, as twistd
+starts it, runs twice under callgrind and answers 200 and 2,200 requests; the difference divided by 2,000 is free of what starting costs.
+It says nothing about the kernel's part. Requests of HTTP/1.1 come one by one; calls over HTTP/2 are those of `h2.py`, ten and a hundred
+streams of one connection at a time, where h2load and nghttpd are installed. Otherwise, or with `--cpu`, the figure is CPU per request
+divided by nginx's in the same rounds; that needs a quiet machine. Accepted figures are kept by interpreter in accepted.json; `--accept`
+writes the present ones. Run it by hand and before a release: a figure of another machine's build proves nothing.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -26,17 +28,19 @@ import attrs
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))  # support/, shared with the integration tests
 
+import h2
+import run
 from native import Place
 from pythonic import meshgw
 from report import progress, within_rounds
 from rig import Options, programs
-from run import measure
 from scenarios import SCENARIOS
 from steady import request_head
 from support.processes import Process, ProcessFailed, Running, free_port
 
 ACCEPTED = Path(__file__).with_name("accepted.json")
 INSTRUCTIONS, CPU = "instructions per request", "CPU per request ÷ nginx"
+H2 = {streams: f"instructions per call over HTTP/2, {streams} streams" for streams in (10, 100)}
 ALLOWED = 1.05
 FEW, MANY = 200, 2200
 START_SECONDS = 300.0  # under callgrind everything takes some fifty times as long
@@ -54,32 +58,35 @@ CPU_ROUNDS, CPU_SECONDS = 7, 3.0
 def instructions(python: str) -> float:
     """Instructions per request of the gateway that ``python`` runs. Raises :class:`ProcessFailed`."""
     with programs() as running:
-        few, many = (_Counted(running, python, requests) for requests in (FEW, MANY))
-        progress("starting two gateways under callgrind, which takes a minute or two …")
-        return (many.instructions() - few.instructions()) / (MANY - FEW)
+        return _per_request(*(_Counted(running, python, requests) for requests in (FEW, MANY)))
 
 
-class _Counted:
-    """A gateway under callgrind, the one caller that it has, and the backend behind it."""
+def h2_instructions(python: str, streams: int) -> float:
+    """Instructions per call over HTTP/2, so many at a time on one connection. Raises :class:`ProcessFailed`."""
+    with programs() as running:
+        behind = running.add(h2.backend(running.directory))
+        assert behind.port is not None
+        return _per_request(*(_CountedCalls(running, python, behind.port, calls, streams) for calls in (FEW, MANY)))
 
-    def __init__(self, running: Running, python: str, requests: int) -> None:
-        self._requests = requests
-        self._backend = socket.create_server(("127.0.0.1", 0))
-        self._backend.settimeout(ANSWER_SECONDS)
-        port = free_port()
-        place = Place(directory=running.directory, port=port, upstream=self._backend.getsockname()[1], core=0, python=python)
-        plain = meshgw(place)
+
+def _per_request(few: _Counting, many: _Counting) -> float:
+    progress("starting two gateways under callgrind, which takes a minute or two …")
+    return (many.instructions() - few.instructions()) / (MANY - FEW)
+
+
+class _Counting:
+    """A gateway under callgrind, and what is asked of it."""
+
+    def __init__(self, running: Running, name: str, plain: Process, python: str) -> None:
         counting = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", python]
         # PYTHONHASHSEED: the same order of sets and dictionaries in both runs; no core: two may run at once
-        self._process = Process(f"counted-{requests}", [*counting, *plain.argv], plain.directory, port=port, env={"PYTHONHASHSEED": "0"})
-        self._port = port
+        self._process = Process(name, [*counting, *plain.argv], plain.directory, port=plain.port, env={"PYTHONHASHSEED": "0"})
         running.add(self._process, is_ready=lambda: True)  # not awaited here, so that both start side by side
 
     def instructions(self) -> int:
         """All instructions from start to end, with the requests in between."""
         self._process.wait_ready(START_SECONDS)
-        with closing(self._backend), closing(socket.create_connection(("127.0.0.1", self._port), timeout=ANSWER_SECONDS)) as caller:
-            self._talk(caller)
+        self._ask()
         self._process.signal(signal.SIGTERM)
         if self._process.wait(ANSWER_SECONDS) is None:
             raise ProcessFailed(self._process.describe("did not end"))
@@ -87,6 +94,39 @@ class _Counted:
         if not found:
             raise ProcessFailed(self._process.describe("did not say how many instructions it took"))
         return int(found[1])
+
+    def _ask(self) -> None:
+        raise NotImplementedError
+
+
+class _CountedCalls(_Counting):
+    """Calls over HTTP/2, the last of a round before the first of the next."""
+
+    def __init__(self, running: Running, python: str, backend: int, calls: int, streams: int) -> None:
+        self._calls, self._streams, self._port = calls, streams, free_port()
+        self._directory = running.directory / f"calls-{calls}"
+        self._directory.mkdir()
+        plain = h2.meshgw(Place(directory=self._directory, port=self._port, upstream=backend, core=0, python=python))
+        super().__init__(running, f"counted-{calls}", plain, python)
+
+    def _ask(self) -> None:
+        h2.call(self._port, self._streams, self._calls, self._directory, seconds=START_SECONDS)
+
+
+class _Counted(_Counting):
+    """Requests of HTTP/1.1, of the one caller that it has, and the backend behind it."""
+
+    def __init__(self, running: Running, python: str, requests: int) -> None:
+        self._requests, self._port = requests, free_port()
+        self._backend = socket.create_server(("127.0.0.1", 0))
+        self._backend.settimeout(ANSWER_SECONDS)
+        upstream = self._backend.getsockname()[1]
+        plain = meshgw(Place(directory=running.directory, port=self._port, upstream=upstream, core=0, python=python))
+        super().__init__(running, f"counted-{requests}", plain, python)
+
+    def _ask(self) -> None:
+        with closing(self._backend), closing(socket.create_connection(("127.0.0.1", self._port), timeout=ANSWER_SECONDS)) as caller:
+            self._talk(caller)
 
     def _talk(self, caller: socket.socket) -> None:
         head = request_head(12)
@@ -115,7 +155,7 @@ def _expect(sock: socket.socket, end: bytes) -> None:
 def cpu(python: str) -> float:
     """CPU per request divided by nginx's, the median of the ratios within each round. Raises :class:`ProcessFailed`."""
     scenario = attrs.evolve(SCENARIOS["small"], proxies=("nginx", "meshgw"), connections=(16,))
-    section = measure(scenario, Options(rounds=CPU_ROUNDS, seconds=CPU_SECONDS, python=python))
+    section = run.measure(scenario, Options(rounds=CPU_ROUNDS, seconds=CPU_SECONDS, python=python))
     figures = section.figures.get("cpu c=16", {})
     if figures.keys() != {"nginx", "meshgw"}:
         raise ProcessFailed(f"nothing was measured: {section.missing}")
@@ -151,23 +191,20 @@ def verdict(value: float, before: float) -> tuple[int, str]:
     return 0, f"{change}: as before."
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0 as before or faster, 1 slower, 2 when there is nothing to compare or nothing could be measured."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--accept", action="store_true", help=f"keep the figure in {ACCEPTED.name}")
-    parser.add_argument("--cpu", action="store_true", help="compare CPU with nginx's even where valgrind is installed")
-    parser.add_argument("--python", default=sys.executable, help="interpreter of the environment that meshgw runs in (default: this one)")
-    options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, which stops what was started
-    kind = CPU if options.cpu or not shutil.which("valgrind") else INSTRUCTIONS
-    build = interpreter(options.python)
-    try:
-        value = cpu(options.python) if kind == CPU else instructions(options.python)
-    except (ProcessFailed, OSError) as error:
-        progress(f"nothing was measured: {error}")
-        return 2
+def figures(*, is_cpu: bool) -> list[tuple[str, Callable[[str], float]]]:
+    """What can be measured here, and how; the functions take the interpreter and raise :class:`ProcessFailed`."""
+    if is_cpu:
+        return [(CPU, cpu)]
+    found: list[tuple[str, Callable[[str], float]]] = [(INSTRUCTIONS, instructions)]
+    if shutil.which("h2load") and shutil.which("nghttpd"):
+        found += [(kind, partial(h2_instructions, streams=streams)) for streams, kind in H2.items()]
+    return found
+
+
+def compared(kind: str, build: str, value: float, *, is_accepted: bool) -> int:
+    """Say how a figure stands, or keep it; gives the exit status."""
     sys.stdout.write(f"{kind}: {value:,.3f} with Python {build}\n")
-    if options.accept:
+    if is_accepted:
         accept(kind, build, value)
         sys.stdout.write(f"accepted in benchmarks/{ACCEPTED.name}\n")
         return 0
@@ -178,6 +215,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status, text = verdict(value, before)
     sys.stdout.write(text + "\n")
     return status
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 as before or faster, 1 slower, 2 when there is nothing to compare or nothing could be measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--accept", action="store_true", help=f"keep the figures in {ACCEPTED.name}")
+    parser.add_argument("--cpu", action="store_true", help="compare CPU with nginx's even where valgrind is installed")
+    parser.add_argument("--only", default="", help="only figures whose name contains this, such as 'HTTP/2'")
+    parser.add_argument("--python", default=sys.executable, help="interpreter of the environment that meshgw runs in (default: this one)")
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, which stops what was started
+    build, found = interpreter(options.python), []
+    try:
+        for kind, measure in figures(is_cpu=options.cpu or not shutil.which("valgrind")):
+            if options.only in kind:
+                found.append(compared(kind, build, measure(options.python), is_accepted=options.accept))
+    except (ProcessFailed, OSError, subprocess.TimeoutExpired) as error:
+        progress(f"nothing was measured: {error}")
+        return 2
+    return 1 if 1 in found else max(found, default=2)
 
 
 if __name__ == "__main__":

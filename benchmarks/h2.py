@@ -170,8 +170,8 @@ routers:
 MAKERS: dict[str, Callable[[Place], Process]] = {"meshgw": meshgw, "envoy": envoy, "haproxy": haproxy, "nghttpx": nghttpx}
 
 
-def call(port: int, streams: int, calls: int, directory: Path) -> tuple[float, list[int]]:
-    """Calls per second, and the time of each in microseconds. Raises :class:`ProcessFailed` unless all succeeded."""
+def call(port: int, streams: int, calls: int, directory: Path, *, seconds: float = 120.0) -> tuple[float, list[int]]:
+    """Calls per second, and the time of each in microseconds. Raises :class:`ProcessFailed` unless all succeeded in time."""
     body, log = directory / "body", directory / "times"
     body.write_bytes(b"\0\0\0\0\x1b" + b"x" * 27)
     log.unlink(missing_ok=True)
@@ -190,7 +190,7 @@ def call(port: int, streams: int, calls: int, directory: Path) -> tuple[float, l
         *fields,
     ]
     command.append(f"http://127.0.0.1:{port}/helloworld.Greeter/SayHello")
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
     rate = re.search(r"finished in [0-9.]+m?s, ([0-9.]+) req/s", ran.stdout)
     done = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored", ran.stdout)
     if rate is None or done is None or int(done[1]) != calls:

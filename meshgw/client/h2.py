@@ -19,10 +19,11 @@ from meshgw.wire import h2_frames as frames
 from meshgw.wire.h2_connection import MOST_HELD, H2Connection, H2Settings
 from meshgw.wire.h2_counts import FrameCounts
 from meshgw.wire.h2_frames import LARGEST_ID, Code, ConnectionFault, StreamFault, code_name
-from meshgw.wire.h2_messages import FieldReader, FieldWriter, read_status
+from meshgw.wire.h2_messages import FieldReader, read_status
 from meshgw.wire.h2_stream import H2Stream, gather
 from meshgw.wire.headers import FieldTable
 from meshgw.wire.hpack import Section
+from meshgw.wire.hpack_writer import FieldWriter
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 MOST_INTERIM = 16
@@ -396,7 +397,9 @@ class H2Client(H2Connection):
     """One connection to an endpoint."""
 
     def __init__(self, connection: Stream, parameters: H2ClientParameters, pool: Pool, name: str) -> None:
-        super().__init__(connection, parameters.own, parameters.writer, parameters.later, parameters.clock, parameters.frames)
+        super().__init__(
+            connection, parameters.own, parameters.writer, parameters.reader, parameters.later, parameters.clock, parameters.frames
+        )
         self.parameters, self.connection, self.name = parameters, connection, name
         self._pool = pool
         self.born = self.idle_since = 0.0

@@ -91,7 +91,7 @@ class ServerStream(H2Stream):
 
     def _refuse(self, ex: Exchange, section: Section, error: BadRequest) -> None:
         """Answer a request that is well-formed and not served; nothing of it was read, and the exchange may have had another before."""
-        kinds = [value for name, value, _ in section.fields if name == b"content-type"]
+        kinds = [field.value for field in section.fields if field.name == b"content-type"]
         ex.method = ex.target = b"-"
         ex.version, ex.line, ex.length = b"2", b"", 0
         ex.headers = Headers([], {b"content-type": kinds[0]} if kinds else None)  # which tells how to answer
@@ -341,7 +341,9 @@ class H2Server(H2Connection):
     """One caller's connection."""
 
     def __init__(self, connection: Stream, parameters: H2Parameters, peer: tuple[str, int], local: tuple[str, int]) -> None:
-        super().__init__(connection, parameters.own, parameters.writer, parameters.later, parameters.clock, parameters.frames)
+        super().__init__(
+            connection, parameters.own, parameters.writer, parameters.reader, parameters.later, parameters.clock, parameters.frames
+        )
         self.parameters, self.connection = parameters, connection
         self.requests = 0
         self._peer, self._local = peer, local

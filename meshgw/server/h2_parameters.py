@@ -14,8 +14,9 @@ from meshgw.server.parameters import CHECK_SECONDS, HEAD_SECONDS, IDLE_SECONDS, 
 from meshgw.telemetry.streams import StreamStats
 from meshgw.wire.h2_connection import H2Settings
 from meshgw.wire.h2_counts import FrameCounts
-from meshgw.wire.h2_messages import FieldReader, FieldWriter
+from meshgw.wire.h2_messages import FieldReader
 from meshgw.wire.headers import FieldTable
+from meshgw.wire.hpack_writer import FieldWriter
 
 if TYPE_CHECKING:
     from meshgw.server.h2 import H2Server

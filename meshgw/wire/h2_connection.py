@@ -16,10 +16,10 @@ from meshgw.wire import h2_frames as frames
 from meshgw.wire.h2_counts import FrameCounts
 from meshgw.wire.h2_defence import SMALL_INCREMENT, Defence
 from meshgw.wire.h2_frames import HEAD, HEAD_SIZE, Code, ConnectionFault, StreamFault
-from meshgw.wire.h2_messages import FieldWriter
 from meshgw.wire.h2_sending import ENDED, GIVEN_UP, MOST_GATHERED, RESET, Sending, Sink
 from meshgw.wire.h2_stream import H2Stream
-from meshgw.wire.hpack import FieldDecoder
+from meshgw.wire.hpack import FieldDecoder, Meanings
+from meshgw.wire.hpack_writer import FieldWriter
 
 MOST_HELD: Final = 8 << 20
 """Bytes on streams that are held up, above which the whole connection gets no more credit."""
@@ -64,6 +64,7 @@ class H2Connection(Sending):
         sink: Sink,
         own: H2Settings,
         writer: FieldWriter,
+        reader: Meanings,
         later: Callable[[Callable[[], None]], None],
         clock: Callable[[], float],
         counts: FrameCounts | None = None,
@@ -87,7 +88,7 @@ class H2Connection(Sending):
         self._stream_step = max(1, int(own.window * (1 - own.update_ratio)), min(own.window // 2, frames.DEFAULT_FRAME // 4))
         self._connection_step = own.connection_window // 4
         tolerated = max(own.header_list, LEAST_HEADER_LIST)
-        self._decoder = FieldDecoder(most=tolerated * LARGEST_HPACK_FACTOR, table=own.table)
+        self._decoder = FieldDecoder(reader, most=tolerated * LARGEST_HPACK_FACTOR, table=own.table)
         self._most_block = 2 * tolerated  # compression never makes a block much longer than its section
         self._buffer = bytearray()
         self._wanted = 0  # bytes in the buffer with which a frame is whole, or more can be told

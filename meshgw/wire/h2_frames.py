@@ -1,6 +1,6 @@
 """HTTP/2 frames: their names and numbers, how they are written, and what a peer's settings may be.
 
-Source: RFC 9113 sections 4, 6, 7 and 11. Reading frames is in ``wire.h2_connection``, header blocks are in ``wire.hpack``.
+Source: RFC 9113 sections 4, 6, 7 and 11. Reading frames is in ``wire.h2_connection``, header blocks are read in ``wire.hpack``.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ LARGEST_FRAME: Final = (1 << 24) - 1
 LARGEST_WINDOW: Final = (1 << 31) - 1
 LARGEST_ID: Final = (1 << 31) - 1
 DEFAULT_TABLE: Final = 4096
+
+CONNECTION_FIELDS: Final = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
+"""What may not stand in an HTTP/2 message (section 8.2.2)."""
 
 
 class Code(IntEnum):

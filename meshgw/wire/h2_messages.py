@@ -1,7 +1,8 @@
-"""HTTP/2 messages: fields of a header block to what an exchange holds, which are lines as HTTP/1.1 has them, and back.
+"""HTTP/2 messages: fields of a header block to what an exchange holds, which are lines as HTTP/1.1 has them.
 
 Source: RFC 9113 section 8; linkerd-config spec 6.1. Both protocols share one form of a header section (``wire.headers``), so filters and
-bridges between them have nothing to convert. What a peer may not send makes its stream fail: :class:`StreamFault`.
+bridges between them have nothing to convert. What a peer may not send makes its stream fail: :class:`StreamFault`. What a field means is
+worked out once, when a connection's table takes it (``wire.hpack``); the way back, lines to fields, is in ``wire.hpack_writer``.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import re
 from typing import Final
 
 from meshgw.errors import BadRequest
-from meshgw.wire.h2_frames import Code, StreamFault
-from meshgw.wire.headers import SECRET_WORDS, FieldTable, Headers, MalformedField, scan
-from meshgw.wire.hpack import Block, FieldEncoder, Section, literal
+from meshgw.wire.h2_frames import CONNECTION_FIELDS, Code, StreamFault
+from meshgw.wire.headers import FieldTable, Headers, MalformedField, joined
+from meshgw.wire.hpack import COOKIE, NOTED, PASSING, PSEUDO, WRONG, Field, Section
+from meshgw.wire.hpack_table import STATIC_FIELDS
 from meshgw.wire.http1 import Request
 
 UNKNOWN_LENGTH: Final = -1
@@ -26,11 +28,12 @@ _ABSOLUTE: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.\-]*)://([A-Za-z0-9.\-_~%!
 _AUTHORITY: Final = re.compile(rb"[A-Za-z0-9.\-_~%!$&'()*+;=:\[\]]+\Z")
 _SCHEME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*\Z")
 _STATUS: Final = re.compile(rb"[1-9][0-9][0-9]\Z")
-_CONNECTION_FIELDS: Final = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
-"""What may not stand in an HTTP/2 message (section 8.2.2)."""
+_PSEUDO_FIELDS: Final = 4
+"""What nearly all requests begin with: method, scheme, path and authority, in any order."""
 _COLON: Final = 0x3A
-_MOST_REMEMBERED: Final = 4096
-_LONGEST_REMEMBERED: Final = 512
+_MOST_REMEMBERED: Final = 1024
+_LONGEST_REMEMBERED: Final = 256
+_MOST_STARTS: Final = 256
 
 
 def malformed(reason: str) -> StreamFault:
@@ -38,69 +41,134 @@ def malformed(reason: str) -> StreamFault:
     return StreamFault(Code.PROTOCOL_ERROR, reason)
 
 
-class FieldReader:
-    """Reads sections into lines; ``table`` is for lines of HTTP/2 only, as those that pass are taken without another look."""
+class _Static(dict[int, Field]):
+    """The fields of the static table as a reader takes them, each from when it was met first."""
 
-    __slots__ = ("_names", "_passing", "table")
+    def __init__(self, reader: FieldReader) -> None:
+        super().__init__()
+        self._reader = reader
+
+    def __missing__(self, index: int) -> Field:
+        field = self[index] = self._reader.field(*STATIC_FIELDS[index - 1])
+        return field
+
+
+class FieldReader:
+    """Tells what fields mean (:class:`meshgw.wire.hpack.Meanings`), and reads sections into lines; one for all connections of a side.
+
+    ``table`` says which lines are noted. ``starts`` remembers what the pseudo-header fields of requests say.
+    """
+
+    __slots__ = ("_names", "literals", "starts", "static", "table")
 
     def __init__(self, table: FieldTable) -> None:
         self.table = table
-        self._passing = table.passing
-        self._names: set[bytes] = set()
+        self.static = _Static(self)
+        self.literals: dict[bytes, Field] = {}
+        self.starts: dict[tuple[Field, ...], Start] = {}
+        self._names: dict[bytes, str] = {}  # what is wrong with each, nothing of most
 
-    def lines(self, fields: Block, start: int) -> list[bytes]:
-        """The regular fields from ``start`` on as lines. Raises :class:`StreamFault`."""
-        lines = []
-        passing, names = self._passing, self._names
-        cookies: list[bytes] | None = None
-        for name, value, _ in fields[start:] if start else fields:
-            if name not in names:
-                self._learn(name)  # first, as a name with a colon in it makes a line that may be known
-            line = name + b": " + value
-            if line not in passing:
-                if value and (value[0] <= 0x20 or value[-1] <= 0x20):
-                    raise malformed(f"white space around the value of field {name.decode('latin-1')!r}")
-                if name == b"cookie":  # crumbs are one field elsewhere (section 8.2.3)
-                    if cookies is None:
-                        cookies = []
-                    cookies.append(value)
-                    continue
-            lines.append(line)
-        if cookies is not None:
-            lines.append(b"cookie: " + b"; ".join(cookies))
-        return lines
+    # --- one field
 
-    def _learn(self, name: bytes) -> None:
-        if _NAME.match(name) is None:
-            shown = name[:60].decode("latin-1")
+    def field(self, name: bytes, value: bytes) -> Field:
+        """See :class:`meshgw.wire.hpack.Meanings`."""
+        wrong = self._names.get(name)
+        if wrong is None:
+            wrong = self._learn(name)
+        if wrong:
             if name[:1] == b":":
-                raise malformed(f"pseudo-header field {shown!r} after a regular one, or in trailers")
-            raise malformed(f"invalid field name {shown!r}")
-        if name in _CONNECTION_FIELDS:
-            raise malformed(f"field {name.decode('ascii')!r}, which is specific to HTTP/1.1 connections")
+                return Field(name, value, PSEUDO, note=wrong)
+            return Field(name, value, WRONG, note=wrong)
+        if value and (value[0] <= 0x20 or value[-1] <= 0x20):
+            return Field(name, value, WRONG, note=f"white space around the value of field {name.decode('latin-1')!r}")
+        if name == b"cookie":  # crumbs are one field elsewhere (section 8.2.3)
+            return Field(name, value, COOKIE, is_fleeting=True)
+        line = name + b": " + value
+        is_fleeting = not self.table.is_remembered(name)
+        try:
+            note = self.table.note(line)
+        except MalformedField as error:
+            return Field(name, value, WRONG, note=str(error), is_fleeting=is_fleeting)
+        return Field(name, value, PASSING if note is None else NOTED, line, note, is_fleeting=is_fleeting)
+
+    def keep(self, literal: bytes, field: Field) -> None:
+        """See :class:`meshgw.wire.hpack.Meanings`."""
+        if len(literal) <= _LONGEST_REMEMBERED:
+            if len(self.literals) >= _MOST_REMEMBERED:
+                self.literals.clear()
+            self.literals[literal] = field
+
+    def _learn(self, name: bytes) -> str:
+        """What is wrong with a name; a pseudo-header field's is so only behind a regular one, and in trailers."""
+        shown, wrong = name[:60].decode("latin-1"), ""
+        if name[:1] == b":":
+            wrong = f"pseudo-header field {shown!r} after a regular one, or in trailers"
+        elif _NAME.match(name) is None:
+            wrong = f"invalid field name {shown!r}"
+        elif name in CONNECTION_FIELDS:
+            wrong = f"field {shown!r}, which is specific to HTTP/1.1 connections"
         if len(name) <= _LONGEST_REMEMBERED:
             if len(self._names) >= _MOST_REMEMBERED:
                 self._names.clear()
-            self._names.add(name)
+            self._names[name] = wrong
+        return wrong
 
-    def noted(self, lines: list[bytes]) -> dict[bytes, bytes]:
-        """Validate the lines, drop those of the hop, and give what is noted of them. Raises :class:`StreamFault`."""
-        try:
-            seen = scan(lines, self.table)
-        except MalformedField as error:
-            raise malformed(str(error)) from None
+    # --- sections
+
+    def regular(self, fields: list[Field], start: int, lines: list[bytes], seen: dict[bytes, bytes]) -> None:
+        """Add the regular fields from ``start`` on to ``lines``, and what is noted of them to ``seen``, which may have a Host each.
+
+        Those of the hop are left out. Raises :class:`StreamFault`.
+        """
+        own = lines[0] if lines else None
+        cookies: list[bytes] | None = None
+        for field in fields[start:] if start else fields:
+            kind = field.kind
+            if not kind:
+                lines.append(field.line)
+            elif kind == NOTED:
+                name, value, is_dropped = field.note
+                if name not in seen:
+                    seen[name] = value
+                elif field.line == own:
+                    own = None  # Host says once again what :authority says
+                    continue
+                else:
+                    _repeat(seen, name, value)
+                if not is_dropped:
+                    lines.append(field.line)
+            elif kind == COOKIE:
+                if cookies is None:
+                    cookies = []
+                cookies.append(field.value)
+            else:
+                raise malformed(field.note)
+        if cookies is not None:
+            self._add_cookies(b"cookie: " + b"; ".join(cookies), lines, seen)
         if b"te" in seen and seen[b"te"].lower() != b"trailers":
             raise malformed("field 'te' with another value than trailers")
-        return seen
+
+    def _add_cookies(self, line: bytes, lines: list[bytes], seen: dict[bytes, bytes]) -> None:
+        try:
+            note = self.table.note(line)
+        except MalformedField as error:
+            raise malformed(str(error)) from None
+        if note is not None:
+            seen[note[0]] = note[1]
+        if note is None or not note[2]:
+            lines.append(line)
 
     def headers(self, section: Section, start: int, into: Headers) -> None:
         """Read the fields from ``start`` on into ``into``. Raises :class:`StreamFault`."""
         parsed = section.head
         if parsed is None:
-            lines = self.lines(section.fields, start)
-            parsed = (lines, self.noted(lines))
-            if section.is_kept:
-                section.head = parsed
+            lines: list[bytes] = []
+            seen: dict[bytes, bytes] = {}
+            self.regular(section.fields, start, lines, seen)
+            if not section.is_kept:
+                into.lines, into.seen = lines, seen
+                return
+            parsed = section.head = (lines, seen)
         lines, seen = parsed
         into.lines, into.seen = lines.copy(), seen.copy()
 
@@ -108,8 +176,8 @@ class FieldReader:
         """A message's trailers as lines, without those of the hop and those of framing and routing. Raises :class:`StreamFault`."""
         lines = section.tail
         if lines is None:
-            lines = self.lines(section.fields, 0)
-            headers = Headers(lines, self.noted(lines))
+            headers = Headers([], {})
+            self.regular(section.fields, 0, headers.lines, headers.seen)
             for name in (b"content-length", b"host"):  # too late to be believed (RFC 9110 section 6.5.1)
                 if name in headers.seen:
                     headers.remove(name)
@@ -119,15 +187,26 @@ class FieldReader:
         return lines.copy()
 
 
-def _pseudo(fields: Block) -> dict[bytes, bytes]:
+Start = tuple[bytes, bytes, bytes | None, int]
+"""What the pseudo-header fields of a request say: method, target, authority; and how many they are."""
+
+
+def _repeat(seen: dict[bytes, bytes], name: bytes, value: bytes) -> None:
+    try:
+        seen[name] = joined(name, seen[name], value)
+    except MalformedField as error:
+        raise malformed(str(error)) from None
+
+
+def _pseudo(fields: list[Field]) -> dict[bytes, bytes]:
     """The pseudo-header fields, which come first. Raises :class:`StreamFault` for one that comes twice."""
     found: dict[bytes, bytes] = {}
-    for name, value, _ in fields:
-        if not name or name[0] != _COLON:
+    for field in fields:
+        if field.kind != PSEUDO:
             break
-        if name in found:
-            raise malformed(f"repeated pseudo-header field {name[:60].decode('latin-1')!r}")
-        found[name] = value
+        if field.name in found:
+            raise malformed(f"repeated pseudo-header field {field.name[:60].decode('latin-1')!r}")
+        found[field.name] = field.value
     return found
 
 
@@ -136,26 +215,44 @@ def read_request(section: Section, reader: FieldReader, into: Request, *, ends: 
 
     Raises :class:`StreamFault` for a malformed one, :class:`BadRequest` for one that is well-formed and not served; nothing is read then.
     """
+    headers = into.headers
     parsed = section.head
     if parsed is None:
-        parsed = _parse_request(section, reader)
+        method, target, lines, seen, length = parsed = _parse_request(section, reader)
         if section.is_kept:
             section.head = parsed
-    into.method, into.target, lines, seen, length = parsed
-    into.version, into.scheme, into.line = VERSION, None, b""
-    headers = into.headers
-    headers.lines, headers.seen = lines.copy(), seen.copy()
-    if not ends:
-        into.length = length
-    elif length > 0:
-        raise malformed(f"a request without a body and content-length {length}")
+            lines, seen = lines.copy(), seen.copy()
     else:
-        into.length = 0
+        method, target, lines, seen, length = parsed
+        lines, seen = lines.copy(), seen.copy()
+    if ends:
+        if length > 0:
+            raise malformed(f"a request without a body and content-length {length}")
+        length = 0
+    into.method, into.target, into.length = method, target, length
+    into.version, into.scheme, into.line = VERSION, None, b""
+    headers.lines, headers.seen = lines, seen
 
 
 def _parse_request(section: Section, reader: FieldReader) -> tuple[bytes, bytes, list[bytes], dict[bytes, bytes], int]:
     """Method, target, lines, what is noted of them, and the length of the body that they tell."""
     fields = section.fields
+    key = tuple(fields[:_PSEUDO_FIELDS])
+    method, target, authority, count = reader.starts.get(key) or _read_start(fields, key, reader)
+    lines: list[bytes] = []
+    seen: dict[bytes, bytes] = {}
+    if authority is not None:
+        lines.append(b"host: " + authority)
+        seen[b"host"] = authority
+    reader.regular(fields, count, lines, seen)  # a Host that differs from :authority is a repeated one
+    if b"host" not in seen:
+        raise BadRequest(reason="neither :authority nor Host")
+    length = seen.get(b"content-length")
+    return method, target, lines, seen, UNKNOWN_LENGTH if length is None else int(length)
+
+
+def _read_start(fields: list[Field], key: tuple[Field, ...], reader: FieldReader) -> Start:
+    """What the pseudo-header fields say. It is remembered where they are all of ``key``."""
     pseudo = _pseudo(fields)
     method = pseudo.get(b":method")
     target, scheme, authority = pseudo.get(b":path"), pseudo.get(b":scheme"), pseudo.get(b":authority")
@@ -164,21 +261,16 @@ def _parse_request(section: Section, reader: FieldReader) -> tuple[bytes, bytes,
     assert method is not None and target is not None and scheme is not None
     if _METHOD.match(method) is None or _SCHEME.match(scheme) is None:
         raise malformed("malformed :method or :scheme")
-    lines = reader.lines(fields, len(pseudo))
     if _TARGET.match(target) is None:
         target, authority = _other_target(method, target, authority)
-    if authority is not None:
-        if _AUTHORITY.match(authority) is None or b"@" in authority:
-            raise malformed(f"malformed :authority {authority[:80].decode('latin-1')!r}")
-        line = b"host: " + authority
-        if line in lines:
-            lines.remove(line)
-        lines.insert(0, line)
-    seen = reader.noted(lines)  # a Host that differs from :authority is a repeated one
-    if b"host" not in seen:
-        raise BadRequest(reason="neither :authority nor Host")
-    length = seen.get(b"content-length")
-    return method, target, lines, seen, UNKNOWN_LENGTH if length is None else int(length)
+    if authority is not None and (_AUTHORITY.match(authority) is None or b"@" in authority):
+        raise malformed(f"malformed :authority {authority[:80].decode('latin-1')!r}")
+    start = (method, target, authority, len(pseudo))
+    if len(pseudo) == _PSEUDO_FIELDS and not any(field.is_fleeting or field.size > _LONGEST_REMEMBERED for field in key):
+        if len(reader.starts) >= _MOST_STARTS:
+            reader.starts.clear()
+        reader.starts[key] = start
+    return start
 
 
 def _refuse_pseudo(pseudo: dict[bytes, bytes]) -> None:
@@ -205,104 +297,9 @@ def _other_target(method: bytes, target: bytes, authority: bytes | None) -> tupl
     return rest if rest[:1] == b"/" else b"/" + rest, match.group(2)
 
 
-def read_status(fields: Block) -> int:
+def read_status(fields: list[Field]) -> int:
     """The status of an answer. Raises :class:`StreamFault`."""
-    pseudo = _pseudo(fields)
-    status = pseudo.get(b":status")
-    if status is None or len(pseudo) != 1 or _STATUS.match(status) is None:
+    first = fields[0] if fields else None
+    if first is None or first.name != b":status" or _STATUS.match(first.value) is None or (len(fields) > 1 and fields[1].kind == PSEUDO):
         raise malformed("an answer without a well-formed :status as its only pseudo-header field")
-    return int(status)
-
-
-class FieldWriter:
-    """Turns lines, and pseudo-header fields written like them, into what goes on the wire. One is shared by the connections of a side.
-
-    What comes a second time is expected again and gets a number, by which each connection knows it (:class:`FieldEncoder`); what comes for
-    the first time, or is secret, is written out, and takes no place in the peer's table.
-    """
-
-    __slots__ = ("_known", "_names", "_next", "_once", "fields")
-
-    def __init__(self) -> None:
-        self._next = 1
-        self._known: dict[bytes, int] = {}
-        self._names: dict[bytes, tuple[bytes, int]] = {}
-        self._once: set[bytes] = set()
-        self.fields: dict[int, tuple[bytes, bytes, bool]] = {}
-        """Those that have a number."""
-
-    def block(self, lines: list[bytes], encoder: FieldEncoder) -> bytes:
-        """The header block of the lines for one connection; Host and fields of the hop are left out."""
-        known = self._known
-        numbers: list[int] = []
-        late: list[bytes] = []
-        pseudo = encoder.update() if encoder.is_changed else b""
-        rest = b""
-        for line in lines:
-            number = known.get(line)
-            if number is None:
-                end = line.find(b":", 1)
-                name, kind = self._names.get(line[:end]) or self._learn_name(line[:end])
-                if kind == _PLAIN:
-                    number = self._learn(line, name, line[end + 1 :].strip(b" \t"))
-                if number is None:
-                    if kind == _DROPPED:
-                        continue
-                    field = literal(name, line[end + 1 :].strip(b" \t"), is_secret=kind == _SECRET)
-                    if line[0] == _COLON:
-                        pseudo += field
-                    else:
-                        rest += field
-                        late.append(name)
-                    continue
-            if late and self.fields[number][0] in late:  # fields of one name keep their order
-                rest += literal(*self.fields[number][:2], is_secret=False)
-            else:
-                numbers.append(number)
-        if numbers:
-            return pseudo + encoder.encode(tuple(numbers), self.fields) + rest
-        return pseudo + rest
-
-    def _learn(self, line: bytes, name: bytes, value: bytes) -> int | None:
-        """The number of a line that has none yet; None while it is to be written out."""
-        if len(line) > _LONGEST_REMEMBERED:
-            return None
-        if line not in self._once:
-            if len(self._once) >= _MOST_REMEMBERED:
-                self._once.clear()
-            self._once.add(line)
-            return None
-        self._once.discard(line)
-        if len(self._known) >= _MOST_REMEMBERED:
-            self._known.clear()  # the numbers stay, for blocks that connections remember; they are dropped with the next clearing
-            for number in list(self.fields)[:-_MOST_REMEMBERED]:
-                del self.fields[number]
-        number = self._known[line] = self._next
-        self._next += 1
-        self.fields[number] = (name, value, False)
-        return number
-
-    def _learn_name(self, raw: bytes) -> tuple[bytes, int]:
-        """The name as it is sent, and what is done with lines of it."""
-        name = raw.lower()
-        if name == b"host" or name in _CONNECTION_FIELDS:
-            kind = _DROPPED
-        elif any(word in name for word in SECRET_WORDS):
-            kind = _SECRET
-        else:
-            kind = _FLEETING if name in _NEVER_TWICE else _PLAIN
-        if len(raw) <= _LONGEST_REMEMBERED:
-            if len(self._names) >= _MOST_REMEMBERED:
-                self._names.clear()
-            self._names[raw] = (name, kind)
-        return name, kind
-
-
-_PLAIN, _FLEETING, _SECRET, _DROPPED = range(4)
-_NEVER_TWICE: Final = frozenset(
-    (
-        *(b"l5d-ctx-trace", b"l5d-ctx-deadline", b"l5d-reqid", b"grpc-timeout", b"x-request-id"),
-        *(b"traceparent", b"tracestate", b"b3", b"x-b3-traceid", b"x-b3-spanid", b"x-b3-parentspanid"),
-    )
-)
-"""Fields whose values are new each time, which need not be looked for among those that came before."""
+    return int(first.value)

@@ -12,9 +12,8 @@ from typing import Final, Protocol
 from meshgw.wire import h2_frames as frames
 from meshgw.wire.h2_counts import FrameCounts, Uncounted
 from meshgw.wire.h2_frames import HEAD
-from meshgw.wire.h2_messages import FieldWriter
 from meshgw.wire.h2_stream import LOW_WATER, H2Stream, gather
-from meshgw.wire.hpack import FieldEncoder
+from meshgw.wire.hpack_writer import FieldEncoder, FieldWriter
 
 MOST_GATHERED: Final = 131072
 """Bytes of frames gathered above which they are written without waiting for the end of the round."""

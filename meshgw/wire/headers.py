@@ -96,6 +96,15 @@ class FieldTable:
             self.noted[line] = note
         return note
 
+    def note(self, line: bytes) -> Note | None:
+        """What a line says: None when it merely passes. Raises :class:`MalformedField`."""
+        return None if line in self.passing else self.noted.get(line) or self.learn(line)
+
+    def is_remembered(self, raw: bytes) -> bool:
+        """Whether lines of the field ``raw``, a name that is well-formed, may be kept: they are no secrets, and come again."""
+        name = self.names.get(raw)
+        return (name or self._learn_name(raw, raw)).is_remembered
+
     def _learn_name(self, raw: bytes, line: bytes) -> _Name:
         if _NAME.match(raw) is None:
             raise MalformedField(_complaint(line))
@@ -223,7 +232,7 @@ def scan(raw: list[bytes], table: FieldTable) -> dict[bytes, bytes]:
                     continue
             name, value, drop = note
             if name in seen:
-                _repeat(seen, name, value)
+                seen[name] = joined(name, seen[name], value)
             else:
                 seen[name] = value
             if drop:
@@ -253,11 +262,12 @@ def _validate(fresh: list[bytes], table: FieldTable) -> None:
 _PLAIN_OPTIONS = frozenset((b"keep-alive", b"close", b"Keep-Alive", b"Close"))
 
 
-def _repeat(seen: dict[bytes, bytes], name: bytes, value: bytes) -> None:
+def joined(name: bytes, before: bytes, value: bytes) -> bytes:
+    """The value of a field that is repeated. Raises :class:`MalformedField` for those that must not be."""
     if name == b"content-length" or name == b"host":
         raise MalformedField(f"repeated {name.decode('ascii')} field")
     # several dtabs are one dtab in order (linkerd-config spec 7.2); every other field is a comma-separated list
-    seen[name] = seen[name] + (b";" if name.endswith(b"-dtab") else b", ") + value
+    return before + (b";" if name.endswith(b"-dtab") else b", ") + value
 
 
 def _drop_listed(raw: list[bytes], seen: dict[bytes, bytes], options: bytes) -> None:

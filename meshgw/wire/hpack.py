@@ -1,35 +1,33 @@
-"""Header compression: blocks to fields and back, over the Rust codec that ``jh2`` ships.
+"""Header compression: blocks to fields. What a field means to its reader is worked out when it enters a table, not when it is used.
 
-Source: RFC 7541. The codec was chosen on evidence: 3 to 6 µs a block where pure Python takes 25 to 35. It is guarded: it aborts on blocks
-that end early and does not look at Huffman padding, so the structure of every block that is more than a list of indexes is checked here
-first. The tests hold the verdicts to those of ``hpack``.
+Source: RFC 7541. The tables are ours, so that a field which came before costs one look-up; Huffman-coded strings are read by the Rust
+codec that ``jh2`` ships. It is guarded: it aborts on input that ends early and does not look at padding, so both are checked here. The
+tests hold the verdicts to those of ``hpack``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from jh2._hazmat import (  # type: ignore[import-untyped]  # it ships no py.typed
     Decoder,
-    Encoder,
     HPACKError,
-    OversizedHeaderListError,
 )
 
 from meshgw.wire.h2_frames import DEFAULT_TABLE, Code, ConnectionFault
+from meshgw.wire.hpack_table import FIELD_OVERHEAD, STATIC
 
-Field = tuple[bytes, bytes]
-Block = list[tuple[bytes, bytes, bool]]
-
-_INDEXED: Final = bytes(range(0x81, 0xFF))
-"""First bytes of indexed fields whose index fits in them. A block of nothing else needs no check."""
 _MOST_BLOCKS: Final = 256
-"""Blocks of a connection that are remembered, for each direction."""
-FIELD_OVERHEAD: Final = 32
-"""Bytes that each field counts for beside its own (RFC 9113, section 6.5.2)."""
+"""Blocks of a connection that are remembered."""
+_LONGEST_BLOCK: Final = 4096
+_LONGEST_STRING: Final = 1 << 30
 _MOST_SHIFT: Final = 28
 """Integers of more bits are refused; lengths are bounded by those of blocks, indexes by the table's."""
+_ADDED: Final = 0x40
+_NEVER: Final = 0x10
+PASSING, NOTED, PSEUDO, COOKIE, WRONG = range(5)
+"""What a field is to its reader: a line, a line with a note, none of these; one that must not be there, and why is its note."""
 
 # Lengths in bits of the codes of RFC 7541, appendix B, by octet; the code of octet n is told from the others by its length alone.
 _CODE_BITS: Final = bytes(
@@ -46,6 +44,40 @@ _CODE_BITS: Final = bytes(
 )
 
 
+class Field:
+    """A field of a header section, and what it means (``wire.h2_messages``): its ``line``, and by ``kind`` what to do with that.
+
+    ``note`` is more for some kinds. ``is_fleeting`` tells that the field is not to be remembered: it is secret, or never comes twice.
+    """
+
+    __slots__ = ("is_fleeting", "kind", "line", "name", "note", "size", "value")
+
+    def __init__(self, name: bytes, value: bytes, kind: int, line: bytes = b"", note: Any = None, *, is_fleeting: bool = False) -> None:
+        self.name, self.value, self.kind, self.line, self.note = name, value, kind, line, note
+        self.is_fleeting = is_fleeting
+        self.size = len(name) + len(value) + FIELD_OVERHEAD
+
+
+class Meanings(Protocol):
+    """Who knows what fields mean: one for all connections of a side."""
+
+    literals: dict[bytes, Field]
+    """Those that are written out the same way each time."""
+
+    @property
+    def static(self) -> Mapping[int, Field]:
+        """Those of the static table, from index 1 on."""
+        ...
+
+    def field(self, name: bytes, value: bytes) -> Field:
+        """What a field means."""
+        ...
+
+    def keep(self, literal: bytes, field: Field) -> None:
+        """Remember a field by how it is written out."""
+        ...
+
+
 class Section:
     """A header section as it came: its fields in order, and their size as SETTINGS_MAX_HEADER_LIST_SIZE counts it.
 
@@ -55,9 +87,9 @@ class Section:
 
     __slots__ = ("fields", "head", "is_kept", "size", "tail")
 
-    def __init__(self, fields: Block, *, is_kept: bool = False) -> None:
+    def __init__(self, fields: list[Field], *, is_kept: bool = False) -> None:
         self.fields, self.is_kept = fields, is_kept
-        self.size = sum([len(name) + len(value) for name, value, _ in fields]) + FIELD_OVERHEAD * len(fields)
+        self.size = sum([field.size for field in fields])
         self.head: Any = None
         self.tail: list[bytes] | None = None
 
@@ -65,102 +97,162 @@ class Section:
 class FieldDecoder:
     """Reads the header blocks of one connection, in the order in which they came. ``most`` bounds a section (RFC 9113, 6.5.2).
 
-    A block that is a list of indexes is read once, and remembered until the table changes: callers repeat themselves.
+    A block that changes nothing and holds nothing secret is read once, and remembered until the table changes: callers repeat themselves.
     """
 
-    __slots__ = ("_decode", "_decoder", "_known", "_must_shrink", "_table")
+    __slots__ = (
+        "_allowed",
+        "_huffman",
+        "_is_lasting",
+        "_known",
+        "_meanings",
+        "_most",
+        "_must_shrink",
+        "_size",
+        "_static",
+        "_table",
+        "_told",
+        "_used",
+    )
 
-    def __init__(self, *, most: int, table: int = DEFAULT_TABLE) -> None:
+    def __init__(self, meanings: Meanings, *, most: int, table: int = DEFAULT_TABLE) -> None:
         """``table`` is the size in bytes of the dynamic table that the peer may use once it has acknowledged our settings."""
-        self._decoder = Decoder(most)
-        self._decoder.max_allowed_table_size = max(table, DEFAULT_TABLE)
-        self._table = table
-        self._decode = self._decoder.decode
+        self._meanings, self._static = meanings, meanings.static
+        self._most, self._told = most, table
+        self._allowed = max(table, DEFAULT_TABLE)
+        self._size = DEFAULT_TABLE
+        self._huffman = Decoder(_LONGEST_STRING)
+        self._table: list[Field] = []  # the oldest first
+        self._used = 0
         self._known: dict[bytes, Section] = {}
         self._must_shrink = False
+        self._is_lasting = True  # whether the block that is being read may be remembered
 
     def acknowledged(self) -> None:
         """The peer knows our settings: a larger table than ours is an error from now on."""
-        self._decoder.max_allowed_table_size = self._table
-        self._must_shrink = self._decoder.header_table_size > self._table
+        self._allowed = self._told
+        self._must_shrink = self._size > self._told
+        if self._must_shrink:
+            self._known.clear()
 
     def decode(self, block: bytes) -> Section:
         """The section in a block. Raises :class:`ConnectionFault`: the state of compression is lost with any block that is wrong."""
-        if self._must_shrink:  # RFC 9113 section 4.3.1
-            if block[:1] and block[0] & 0xE0 != 0x20:
-                raise ConnectionFault(Code.COMPRESSION_ERROR, f"a table that was not made smaller, to {self._table} bytes")
-            self._must_shrink = not block
         known = self._known.get(block)
         if known is not None:
             return known
-        if block.translate(None, _INDEXED):
-            changes, strings = _checked(block)
-            if changes:
+        if self._must_shrink and block:  # RFC 9113 section 4.3.1
+            if block[0] & 0xE0 != 0x20:
+                raise ConnectionFault(Code.COMPRESSION_ERROR, f"a table that was not made smaller, to {self._told} bytes")
+            self._must_shrink = False
+        static, table, other = self._static, self._table, self._other
+        fields: list[Field] = []
+        add = fields.append
+        position, size = 0, len(block)
+        self._is_lasting = True
+        try:
+            while position < size:
+                first = block[position]
+                if 0x80 < first < 0xFF:  # a field by its index, in one byte
+                    position += 1
+                    add(static[first - 0x80] if first <= 0x80 + STATIC else table[0x80 + STATIC - first])
+                else:
+                    position = other(block, position, first, fields)
+        except IndexError:
+            raise ConnectionFault(Code.COMPRESSION_ERROR, "a header block that ends early, or an index beyond its table") from None
+        section = Section(fields, is_kept=self._is_lasting and size <= _LONGEST_BLOCK)
+        if section.size > self._most:
+            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "a header section that grows far beyond its limit")
+        if section.is_kept:
+            if len(self._known) >= _MOST_BLOCKS:
                 self._known.clear()
-            section = Section(self._fields(block))
-            if strings:
-                _check_padding(section.fields, strings)
-            return section
-        section = Section(self._fields(block), is_kept=True)
-        if len(self._known) >= _MOST_BLOCKS:
-            self._known.clear()
-        self._known[block] = section
+            self._known[block] = section
         return section
 
-    def _fields(self, block: bytes) -> Block:
+    def _other(self, block: bytes, position: int, first: int, fields: list[Field]) -> int:
+        """Read what is not just an index of one byte; gives where it ends. Raises IndexError, :class:`ConnectionFault`."""
+        if first & 0x80:
+            index, position = _integer(block, position, 0x7F)
+            fields.append(self._at(index))
+        elif first & 0xE0 == 0x20:
+            if fields:
+                raise ConnectionFault(Code.COMPRESSION_ERROR, "a change of the table's size after a field")
+            size, position = _integer(block, position, 0x1F)
+            self._resize(size)
+            self._is_lasting = False
+        else:
+            field, position = self._literal(block, position, first)
+            fields.append(field)
+            if first & _ADDED or field.is_fleeting:
+                self._is_lasting = False
+        return position
+
+    def _at(self, index: int) -> Field:
+        """The field with an index. Raises IndexError."""
+        if index > STATIC:
+            return self._table[STATIC - index]
+        if index:
+            return self._static[index]
+        raise IndexError
+
+    def _literal(self, block: bytes, start: int, first: int) -> tuple[Field, int]:
+        """A field that is written out, at least its value, and where it ends. Raises IndexError, :class:`ConnectionFault`."""
+        mask = 0x3F if first & _ADDED else 0x0F
+        index, position = first & mask, start + 1
+        if index == mask:
+            index, position = _integer(block, start, mask)
+        name_at = position
+        if not index:
+            position = _end(block, position)
+        value_at = position
+        position = _end(block, position)
+        is_known = first < _NEVER and index <= STATIC  # what it means hangs on nothing else
+        if is_known:
+            field = self._meanings.literals.get(block[start:position])
+            if field is not None:
+                return field, position
+        name = self._at(index).name if index else self._string(block, name_at, value_at)
+        field = self._meanings.field(name, self._string(block, value_at, position))
+        if first & _ADDED:
+            self._insert(field)
+        elif first & _NEVER:
+            field.is_fleeting = True
+        elif is_known and not field.is_fleeting:
+            self._meanings.keep(block[start:position], field)
+        return field, position
+
+    def _string(self, block: bytes, start: int, end: int) -> bytes:
+        """The string that stands there, with its length before it. Raises :class:`ConnectionFault`."""
+        length, position = _integer(block, start, 0x7F)
+        if not block[start] & 0x80 or not length:
+            return block[position:end]
+        coded = block[start:end]
         try:
-            fields: Block = self._decode(block, True)
-        except OversizedHeaderListError:
-            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "a header section that grows far beyond its limit") from None
+            value: bytes = self._huffman.decode(b"\x10\x01x" + coded, True)[0][1]  # a literal that touches no table
         except HPACKError as error:
             raise ConnectionFault(Code.COMPRESSION_ERROR, f"malformed header block: {error}") from None
-        return fields
+        return _checked(value, coded, length)
 
+    def _insert(self, field: Field) -> None:
+        self._known.clear()  # all indexes have moved
+        self._used += field.size
+        self._table.append(field)
+        self._evict()
 
-_Strings = list[tuple[int, int, int, int]]
-"""Huffman-coded strings of a block: number of the field, 0 for its name and 1 for its value, length in bytes, last byte."""
+    def _resize(self, size: int) -> None:
+        if size > self._allowed:
+            raise ConnectionFault(Code.COMPRESSION_ERROR, f"a table of {size} bytes, more than {self._allowed}")
+        self._known.clear()
+        self._size = size
+        self._evict()
 
-
-def _checked(block: bytes) -> tuple[bool, _Strings]:
-    """Walk over the representations: whether they change the table, and the Huffman-coded strings among them.
-
-    Raises :class:`ConnectionFault` for what ends early, is too large, or stands where it may not.
-    """
-    position, size, number = 0, len(block), 0
-    changes = False
-    strings: _Strings = []
-    try:
-        while position < size:
-            first = block[position]
-            if first & 0x80:  # indexed field
-                if first & 0x7F == 0x7F:
-                    _, position = _integer(block, position, 0x7F)
-                else:
-                    position += 1
-            elif first & 0xE0 == 0x20:  # size of the dynamic table
-                if number:
-                    raise ConnectionFault(Code.COMPRESSION_ERROR, "a change of the table's size after a field")
-                _, position = _integer(block, position, 0x1F)
-                changes = True
-                continue
-            else:  # literal: with its name in the table or not
-                if first & 0x40:
-                    changes = True
-                    index, position = _integer(block, position, 0x3F)
-                else:
-                    index, position = _integer(block, position, 0x0F)
-                for part in (0, 1) if not index else (1,):
-                    coded = block[position] & 0x80
-                    length, position = _integer(block, position, 0x7F)
-                    position += length
-                    if position > size:
-                        raise IndexError
-                    if coded and length:
-                        strings.append((number, part, length, block[position - 1]))
-            number += 1
-    except IndexError:
-        raise ConnectionFault(Code.COMPRESSION_ERROR, "a header block that ends early") from None
-    return changes, strings
+    def _evict(self) -> None:
+        table = self._table
+        count, size = 0, self._size
+        while self._used > size:
+            self._used -= table[count].size
+            count += 1
+        if count:
+            del table[:count]
 
 
 def _integer(block: bytes, position: int, mask: int) -> tuple[int, int]:
@@ -181,79 +273,24 @@ def _integer(block: bytes, position: int, mask: int) -> tuple[int, int]:
             raise ConnectionFault(Code.COMPRESSION_ERROR, "an integer that is too large")
 
 
-def _check_padding(fields: Block, strings: _Strings) -> None:
-    """Huffman coding has one spelling: all whole codes, then fewer than eight bits, all ones (RFC 7541, 5.2)."""
-    for number, part, length, last in strings:
-        field = fields[number]
-        bits = sum((field[1] if part else field[0]).translate(_CODE_BITS))  # a translation is an addition's fastest table
-        padding = length * 8 - bits
-        if not 0 <= padding < 8 or last & (1 << padding) - 1 != (1 << padding) - 1:
-            raise ConnectionFault(Code.COMPRESSION_ERROR, "a Huffman-coded string with wrong padding")
+def _end(block: bytes, position: int) -> int:
+    """Where the string ends that begins there. Raises IndexError, :class:`ConnectionFault`."""
+    length = block[position] & 0x7F
+    position += 1
+    if length == 0x7F:
+        length, position = _integer(block, position - 1, 0x7F)
+    position += length
+    if position > len(block):
+        raise IndexError
+    return position
 
 
-class FieldEncoder:
-    """Writes the header blocks of one connection, to be sent in the order in which they were made.
+def _checked(value: bytes, coded: bytes, length: int) -> bytes:
+    """A string that was Huffman-coded so. Raises :class:`ConnectionFault`.
 
-    Fields come by number (:class:`meshgw.wire.h2_messages.FieldWriter`). A set of fields that are all in the table has one spelling until
-    the table changes, and is spelled once.
+    It has one spelling: all whole codes, then fewer than eight bits, all ones (RFC 7541, 5.2).
     """
-
-    __slots__ = ("_encoder", "_known", "_least", "_size", "is_changed")
-
-    def __init__(self) -> None:
-        self._encoder = Encoder()
-        self._least = self._size = DEFAULT_TABLE
-        self.is_changed = False
-        """Whether the next block must begin with the table's new size (:meth:`update`)."""
-        self._known: dict[tuple[int, ...], bytes] = {}
-
-    def allow(self, size: int) -> None:
-        """The peer's table may have this many bytes; more than the default are not used."""
-        self._size = min(size, DEFAULT_TABLE)
-        self._least = min(self._least, self._size)
-        if self._least != self._encoder.header_table_size or self._size != self._least:
-            self._known.clear()
-            self.is_changed = True
-
-    def update(self) -> bytes:
-        """What tells the peer of the table's new size, the least since the last block first, and of none between (RFC 7541, 4.2)."""
-        for size in (self._least, self._size):
-            if size != self._encoder.header_table_size:
-                self._encoder.header_table_size = size
-        self._least = self._size
-        self.is_changed = False
-        told: bytes = self._encoder.encode([])
-        return told
-
-    def encode(self, numbers: tuple[int, ...], fields: Mapping[int, tuple[bytes, bytes, bool]]) -> bytes:
-        """The block of the fields with these numbers; what the table lacks is put into it."""
-        known = self._known.get(numbers)
-        if known is not None:
-            return known
-        block: bytes = self._encoder.encode([fields[number] for number in numbers])
-        if block.translate(None, _INDEXED):
-            self._known.clear()  # something new is in the table: all that was there has moved
-        else:
-            if len(self._known) >= _MOST_BLOCKS:
-                self._known.clear()
-            self._known[numbers] = block
-        return block
-
-
-def literal(name: bytes, value: bytes, *, is_secret: bool) -> bytes:
-    """A field that is to be in no table; a secret one in none on the way either (RFC 7541, 6.2.2 and 6.2.3)."""
-    if len(name) < 0x7F and len(value) < 0x7F:
-        return b"%c%c%b%c%b" % (0x10 if is_secret else 0, len(name), name, len(value), value)
-    return b"%c%b%b%b%b" % (0x10 if is_secret else 0, _length(len(name)), name, _length(len(value)), value)
-
-
-def _length(size: int) -> bytes:
-    """The length of a string that is not Huffman-coded."""
-    if size < 0x7F:
-        return bytes((size,))
-    rest, coded = size - 0x7F, bytearray(b"\x7f")
-    while rest > 0x7F:
-        coded.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    coded.append(rest)
-    return bytes(coded)
+    padding = length * 8 - sum(value.translate(_CODE_BITS))  # a translation is an addition's fastest table
+    if not 0 <= padding < 8 or coded[-1] & (1 << padding) - 1 != (1 << padding) - 1:
+        raise ConnectionFault(Code.COMPRESSION_ERROR, "a Huffman-coded string with wrong padding")
+    return value

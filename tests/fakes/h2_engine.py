@@ -16,10 +16,11 @@ from h2.settings import SettingCodes, Settings
 
 from meshgw.wire import h2_frames as frames
 from meshgw.wire.h2_connection import H2Connection, H2Settings
-from meshgw.wire.h2_messages import FieldReader, FieldWriter
+from meshgw.wire.h2_messages import FieldReader
 from meshgw.wire.h2_stream import H2Stream
 from meshgw.wire.headers import FieldTable
 from meshgw.wire.hpack import Section
+from meshgw.wire.hpack_writer import FieldWriter
 
 
 class Buffer:
@@ -58,7 +59,7 @@ class _Stream(H2Stream):
         if self.head:
             self.tail = READER.trailers(section)
         else:
-            self.head = [(name, value) for name, value, _ in section.fields]
+            self.head = [(field.name, field.value) for field in section.fields]
         if ends:
             self.over()
 
@@ -104,7 +105,7 @@ class _Engine(H2Connection):
         self.buffer = Buffer()
         self.calls: list[Callable[[], None]] = []
         self.fault: frames.ConnectionFault | None = None
-        super().__init__(self.buffer, own, FieldWriter(), self.calls.append, lambda: 0.0)
+        super().__init__(self.buffer, own, FieldWriter(), READER, self.calls.append, lambda: 0.0)
 
     def failed(self, fault: frames.ConnectionFault) -> None:
         self.fault = fault

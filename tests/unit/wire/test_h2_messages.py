@@ -8,20 +8,22 @@ from hypothesis import strategies as st
 from meshgw.core.exchange import Exchange
 from meshgw.errors import BadRequest
 from meshgw.wire.h2_frames import Code, StreamFault
-from meshgw.wire.h2_messages import FieldReader, FieldWriter, read_request, read_status
+from meshgw.wire.h2_messages import FieldReader, read_request, read_status
 from meshgw.wire.headers import FieldTable, Headers
-from meshgw.wire.hpack import FieldEncoder, Section
+from meshgw.wire.hpack import Section
+from meshgw.wire.hpack_writer import FieldEncoder, FieldWriter
 
 GET = [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"web")]
 
 
-def section(*fields: tuple[bytes, bytes], is_kept: bool = False) -> Section:
-    return Section([(name, value, False) for name, value in fields], is_kept=is_kept)
+def section(*fields: tuple[bytes, bytes], is_kept: bool = False, reader: FieldReader | None = None) -> Section:
+    meanings = reader or FieldReader(FieldTable())
+    return Section([meanings.field(name, value) for name, value in fields], is_kept=is_kept)
 
 
 def read(*fields: tuple[bytes, bytes], ends: bool = True, reader: FieldReader | None = None) -> Exchange:
-    ex = Exchange()
-    read_request(section(*fields), reader or FieldReader(FieldTable()), ex, ends=ends)
+    ex, reader = Exchange(), reader or FieldReader(FieldTable())
+    read_request(section(*fields, reader=reader), reader, ex, ends=ends)
     return ex
 
 
@@ -110,7 +112,7 @@ def test_a_verdict_does_not_depend_on_what_was_read_before(fields: list[tuple[by
         return (ex.method, ex.target, ex.headers.lines, ex.headers.seen)
 
     reader = FieldReader(FieldTable())
-    one = section(*GET, *fields, is_kept=kept)
+    one = section(*GET, *fields, is_kept=kept, reader=reader)
     first = verdict(reader, one)
     assert [verdict(reader, one) for _ in range(3)] == [first] * 3
     assert verdict(FieldReader(FieldTable()), section(*GET, *fields)) == first
@@ -118,7 +120,7 @@ def test_a_verdict_does_not_depend_on_what_was_read_before(fields: list[tuple[by
 
 def test_a_kept_section_is_not_changed_by_who_read_it() -> None:
     reader = FieldReader(FieldTable())
-    one = section(*GET, (b"x", b"1"), is_kept=True)
+    one = section(*GET, (b"x", b"1"), is_kept=True, reader=reader)
     first, second = Exchange(), Exchange()
     read_request(one, reader, first, ends=True)
     first.headers.add(b"y", b"2")
@@ -128,7 +130,7 @@ def test_a_kept_section_is_not_changed_by_who_read_it() -> None:
 
 def test_a_kept_section_is_a_head_or_trailers_by_its_place() -> None:
     reader = FieldReader(FieldTable())
-    one = section((b"x", b"1"), (b"content-length", b"1"), is_kept=True)
+    one = section((b"x", b"1"), (b"content-length", b"1"), is_kept=True, reader=reader)
     head = Headers()
     for _ in range(2):
         assert reader.trailers(one) == [b"x: 1"]
@@ -150,14 +152,29 @@ def test_an_answer_without_its_status_is_malformed(fields: list[tuple[bytes, byt
     assert caught.value.code is Code.PROTOCOL_ERROR
 
 
-def test_numbers_of_lines_stay_few_and_blocks_right_when_lines_never_end() -> None:
+def test_few_lines_are_remembered_and_blocks_right_when_lines_never_end() -> None:
     writer, encoder, decoder = FieldWriter(), FieldEncoder(), hpack.Decoder()
     for number in range(20000):
-        line = b"x-%d: y" % (number // 2)  # each twice, so that it is worth a number
+        line = b"x-%d: y" % (number // 2)  # each twice, so that it is put into the table
         found = decoder.decode(writer.block([b":status: 200", line, b"x-always: 1"], encoder), raw=True)
         assert {(bytes(name), bytes(value)) for name, value in found} == {
             *((b":status", b"200"), (b"x-always", b"1")),
             (b"x-%d" % (number // 2), b"y"),
         }
-    assert len(writer.fields) < 10000
-    assert len(writer._known) <= 4096
+    assert len(writer._once) <= 4096
+    assert len(writer._again) <= 4096
+
+
+def test_the_path_of_a_request_is_its_own_when_all_other_fields_are_known() -> None:
+    reader = FieldReader(FieldTable())
+    paths = [b"/%d" % (number % 700) for number in range(1500)]
+    assert [read(*changed(path=path), reader=reader).target for path in paths] == paths
+    assert len(reader.starts) <= 256
+
+
+def test_authority_is_no_secret_and_credentials_are() -> None:
+    writer, encoder = FieldWriter(), FieldEncoder()
+    lines = [b":authority: web", b"authorization: Bearer 1", b"x-auth: 2", b"set-cookie: a=b"]
+    blocks = [writer.block(lines, encoder) for _ in range(4)]
+    assert blocks[2] == blocks[3] == b"\xbe" + b"\x1f\x08\x08Bearer 1" + b"\x10\x06x-auth\x012" + b"\x1f\x28\x03a=b"
+    assert not any(b"Bearer" in line for kept in (writer._once, writer._again, encoder.spelled) for line in kept)

@@ -6,8 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshgw.wire.h2_frames import Code, ConnectionFault
-from meshgw.wire.h2_messages import FieldWriter
-from meshgw.wire.hpack import FieldDecoder, FieldEncoder, literal
+from meshgw.wire.h2_messages import FieldReader
+from meshgw.wire.headers import FieldTable
+from meshgw.wire.hpack import FieldDecoder
+from meshgw.wire.hpack_table import STATIC_FIELDS
+from meshgw.wire.hpack_writer import FieldEncoder, FieldWriter, literal
 
 MOST = 4096
 names = st.sampled_from([":method", ":path", ":status", "content-type", "x", "accept-encoding", "cookie", "grpc-status"]) | st.text(
@@ -48,6 +51,14 @@ def changed(sent: list[bytes], mutations: list[tuple[int, int, str, int]]) -> li
     return found
 
 
+def a_decoder(table: int = 4096) -> FieldDecoder:
+    return FieldDecoder(FieldReader(FieldTable()), most=MOST, table=table)
+
+
+def read(decoder: FieldDecoder, block: bytes) -> list[tuple[bytes, bytes]]:
+    return [(field.name, field.value) for field in decoder.decode(block).fields]
+
+
 def theirs(decoder: hpack.Decoder, block: bytes) -> list[tuple[bytes, bytes]] | None:
     """What ``hpack`` makes of a block; None for an error."""
     try:
@@ -59,7 +70,7 @@ def theirs(decoder: hpack.Decoder, block: bytes) -> list[tuple[bytes, bytes]] | 
 def ours(decoder: FieldDecoder, block: bytes) -> list[tuple[bytes, bytes]] | None:
     """What we make of it."""
     try:
-        return [(name, value) for name, value, _ in decoder.decode(block).fields]
+        return read(decoder, block)
     except ConnectionFault:
         return None
 
@@ -69,7 +80,7 @@ def ours(decoder: FieldDecoder, block: bytes) -> list[tuple[bytes, bytes]] | Non
 def test_blocks_right_and_wrong_mean_what_another_implementation_makes_of_them(
     drawn: list[tuple[list[tuple[str, str]], bool, int | None]], mutations: list[tuple[int, int, str, int]]
 ) -> None:
-    mine, other = FieldDecoder(most=MOST), hpack.Decoder(max_header_list_size=MOST)
+    mine, other = a_decoder(), hpack.Decoder(max_header_list_size=MOST)
     for block in changed(encoded(drawn), mutations):
         expected = theirs(other, block)
         assert ours(mine, block) == expected
@@ -80,7 +91,7 @@ def test_blocks_right_and_wrong_mean_what_another_implementation_makes_of_them(
 @settings(max_examples=120)
 @given(st.lists(st.binary(max_size=60), max_size=4))
 def test_random_octets_never_do_more_than_fail(drawn: list[bytes]) -> None:
-    mine, other = FieldDecoder(most=MOST), hpack.Decoder(max_header_list_size=MOST)
+    mine, other = a_decoder(), hpack.Decoder(max_header_list_size=MOST)
     for block in drawn:
         expected = theirs(other, block)
         assert ours(mine, block) == expected
@@ -138,13 +149,13 @@ def test_a_table_is_not_told_of_when_nothing_has_changed() -> None:
 def test_literals_of_any_size_are_read_back(size: int) -> None:
     name, value = b"n" * max(1, size // 2), b"v" * size
     for is_secret in (False, True):
-        found = hpack.Decoder().decode(literal(name, value, is_secret=is_secret), raw=True)
+        found = hpack.Decoder().decode(literal(name, value, 0x10 if is_secret else 0), raw=True)
         assert [(bytes(one), bytes(other)) for one, other in found] == [(name, value)]
 
 
 def test_a_smaller_table_of_ours_must_be_kept_to_once_it_was_acknowledged() -> None:
-    decoder = FieldDecoder(most=MOST, table=100)
-    assert decoder.decode(b"\x82").fields == [(b":method", b"GET", False)]
+    decoder = a_decoder(table=100)
+    assert read(decoder, b"\x82") == [(b":method", b"GET")]
     decoder.acknowledged()
     with pytest.raises(ConnectionFault) as caught:
         decoder.decode(b"\x82")
@@ -153,26 +164,26 @@ def test_a_smaller_table_of_ours_must_be_kept_to_once_it_was_acknowledged() -> N
 
 @pytest.mark.parametrize("update", [b"\x20", b"\x3f\x45", b"\x20\x3f\x45"])
 def test_a_smaller_table_of_ours_is_told_of_first(update: bytes) -> None:
-    decoder = FieldDecoder(most=MOST, table=100)
+    decoder = a_decoder(table=100)
     decoder.acknowledged()
-    assert decoder.decode(update + b"\x82").fields == [(b":method", b"GET", False)]
-    assert decoder.decode(b"\x82").fields == [(b":method", b"GET", False)]
+    assert read(decoder, update + b"\x82") == [(b":method", b"GET")]
+    assert read(decoder, b"\x82") == [(b":method", b"GET")]
 
 
 def test_a_peer_that_kept_to_a_smaller_table_before_need_not_tell_again() -> None:
-    decoder = FieldDecoder(most=MOST, table=100)
+    decoder = a_decoder(table=100)
     decoder.decode(b"\x20\x82")
     decoder.acknowledged()
-    assert decoder.decode(b"\x82").fields == [(b":method", b"GET", False)]
+    assert read(decoder, b"\x82") == [(b":method", b"GET")]
 
 
 def test_blocks_that_are_remembered_are_forgotten_when_the_table_changes() -> None:
-    decoder = FieldDecoder(most=MOST)
+    decoder = a_decoder()
     decoder.decode(b"\x40\x01x\x01a")
-    assert decoder.decode(b"\xbe").fields == [(b"x", b"a", False)]
-    assert decoder.decode(b"\xbe").fields == [(b"x", b"a", False)]
+    assert read(decoder, b"\xbe") == [(b"x", b"a")]
+    assert read(decoder, b"\xbe") == [(b"x", b"a")]
     decoder.decode(b"\x40\x01x\x01b")
-    assert decoder.decode(b"\xbe").fields == [(b"x", b"b", False)]
+    assert read(decoder, b"\xbe") == [(b"x", b"b")]
     decoder.decode(b"\x20")
     with pytest.raises(ConnectionFault):
         decoder.decode(b"\xbe")
@@ -180,5 +191,44 @@ def test_blocks_that_are_remembered_are_forgotten_when_the_table_changes() -> No
 
 def test_a_section_that_grows_beyond_all_bounds_ends_decompression() -> None:
     with pytest.raises(ConnectionFault) as caught:
-        FieldDecoder(most=MOST).decode(b"\x40\x01x\x7f\xa1\x1e" + b"y" * 4000 + b"\xbe" * 1000)
+        a_decoder().decode(b"\x40\x01x\x7f\xa1\x1e" + b"y" * 4000 + b"\xbe" * 1000)
     assert caught.value.code is Code.ENHANCE_YOUR_CALM
+
+
+def test_the_static_table_is_that_of_the_specification() -> None:
+    assert list(STATIC_FIELDS) == list(hpack.hpack.HeaderTable.STATIC_TABLE)
+
+
+def test_a_block_with_a_field_that_is_never_to_be_indexed_is_not_remembered() -> None:
+    decoder = a_decoder()
+    blocks = [
+        literal(b"x", b"1", 0x10),
+        literal(b"authorization", b"1", 0),
+        literal(b"cookie", b"a=b", 0),
+        literal(b"x-b3-traceid", b"1", 0),
+    ]
+    assert [decoder.decode(b"\x82" + block).is_kept for block in blocks] == [False] * 4
+
+
+def test_a_block_with_ordinary_literals_is_remembered() -> None:
+    decoder = a_decoder()
+    block = b"\x82" + literal(b":path", b"/call", 0) + literal(b"x", b"1", 0)
+    assert decoder.decode(block) is decoder.decode(block)
+
+
+def test_a_literal_is_read_anew_when_its_name_stands_in_a_table_that_changes() -> None:
+    decoder = a_decoder()
+    decoder.decode(b"\x40\x01x\x01a")
+    assert read(decoder, b"\x0f\x2f\x01v") == [(b"x", b"v")]
+    decoder.decode(b"\x40\x01y\x01a")
+    assert read(decoder, b"\x0f\x2f\x01v") == [(b"y", b"v")]
+
+
+def test_what_is_remembered_of_literals_is_bounded() -> None:
+    reader = FieldReader(FieldTable())
+    decoder = FieldDecoder(reader, most=MOST)
+    for number in range(3000):
+        decoder.decode(literal(b"x", b"%d" % number, 0))
+        decoder.decode(literal(b"x-long", b"%d" % number * 300, 0))
+    assert 0 < len(reader.literals) <= 1024
+    assert max(map(len, reader.literals)) <= 256
