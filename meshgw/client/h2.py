@@ -14,7 +14,7 @@ from meshgw.core.exchange import UNKNOWN_LENGTH, Exchange, Hold
 from meshgw.core.stream import Stream
 from meshgw.core.timers import Timer, Wheel
 from meshgw.errors import BadResponse, CallerStalled, StreamReset, UpstreamClosed
-from meshgw.telemetry.streams import UNREAD, StreamStats
+from meshgw.telemetry.streams import UNREAD, StreamStats, laps
 from meshgw.wire import h2_frames as frames
 from meshgw.wire.h2_connection import MOST_HELD, H2Connection, H2Settings
 from meshgw.wire.h2_counts import FrameCounts
@@ -205,7 +205,7 @@ class ClientStream(H2Stream):
         hold = ex.walk.holds(ex)
         if hold is not None and hold.seconds > 0:  # the verdict comes with the end: wait for that, but not for long and not for much
             self._kept, self._hold = [], hold
-            self._until = p.wheel.after(hold.seconds, self._kept_too_long)
+            client.keeping.append(self)
         else:
             ex.walk.answered(ex, b"", False)
             self._hold_back(ex)
@@ -267,6 +267,11 @@ class ClientStream(H2Stream):
         elif self._kept_bytes > hold.size:
             hold.on_size()
             self._let_go(ex)
+
+    def kept_on(self) -> None:
+        """What has been read does not have the end of the answer, if that is kept: from now on it is waited for."""
+        if self._hold is not None and self._until is None:
+            self._until = self._client.parameters.wheel.after(self._hold.seconds, self._kept_too_long)
 
     def _kept_too_long(self) -> None:
         self._until = None
@@ -388,8 +393,13 @@ class ClientStream(H2Stream):
         now = self._client.parameters.clock()
         until, headed = self._asked_until, self._headed
         is_asked = until != NOT_YET
+        answering = 0.0 if headed == NOT_YET else now - headed
+        if is_asked and not cause:
+            times, buckets = laps(until - self._began, answering, now - self._began)
+            stats.completed(self._asked_bytes, self._answered_bytes, times, buckets)
+            return
         stats.request.ended(self._asked_bytes, (until if is_asked else now) - self._began, "" if is_asked else cause or UNREAD)
-        stats.response.ended(self._answered_bytes, 0.0 if headed == NOT_YET else now - headed, cause)
+        stats.response.ended(self._answered_bytes, answering, cause)
         stats.whole.ended(self._asked_bytes + self._answered_bytes, now - self._began, cause)
 
 
@@ -412,6 +422,8 @@ class H2Client(H2Connection):
         self._patience = parameters.wheel.after(SETTINGS_SECONDS, self._silent)
         self._watch: Timer | None = None
         self._relief: Timer | None = None
+        self.keeping: list[ClientStream] = []
+        """Those that have begun to keep their answers since the last bytes came; a short answer has its end in the same."""
         self._heard = self._watched = 0  # bytes received, and requests sent, when the connection was looked at last
         self._is_asked = False
         self._asked_again = float("-inf")
@@ -507,6 +519,14 @@ class H2Client(H2Connection):
             self.starved()
 
     # --- told by the endpoint
+
+    def data_received(self, data: bytes) -> None:
+        """See :class:`meshgw.core.transport.Receiver`."""
+        super().data_received(data)
+        if self.keeping:
+            for stream in self.keeping:
+                stream.kept_on()
+            self.keeping.clear()
 
     def settings_changed(self) -> None:
         """See :class:`meshgw.wire.h2_connection.H2Connection`."""

@@ -12,7 +12,7 @@ from meshgw.core.exchange import Exchange
 from meshgw.errors import BadRequest, CallerReset, CallerStalled, StreamReset
 from meshgw.server.h2_parameters import H2Parameters
 from meshgw.server.h2_watch import Watch
-from meshgw.telemetry.streams import UNREAD
+from meshgw.telemetry.streams import UNREAD, laps
 from meshgw.wire import h2_frames as frames
 from meshgw.wire.grpc import broken_off, error_lines, is_grpc
 from meshgw.wire.h2_connection import H2Connection
@@ -281,7 +281,14 @@ class ServerStream(H2Stream):
         if not ex.body_done:
             asking, unasked = now - arrived, cause or UNREAD
         answering = now - ex.headed if ex.headed else 0.0
-        for stats in (of_server,) if route is None or route.policy.streams is None else (of_server, route.policy.streams):
+        of_service = None if route is None else route.policy.streams
+        if not cause and not unasked:
+            times, buckets = laps(asking, answering, now - arrived)
+            of_server.completed(asked, answered, times, buckets)
+            if of_service is not None:
+                of_service.completed(asked, answered, times, buckets)
+            return
+        for stats in (of_server,) if of_service is None else (of_server, of_service):
             stats.request.ended(asked, asking, unasked)
             stats.response.ended(answered, answering, cause)
             stats.whole.ended(asked + answered, now - arrived, cause)

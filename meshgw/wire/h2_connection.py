@@ -25,6 +25,7 @@ MOST_HELD: Final = 8 << 20
 """Bytes on streams that are held up, above which the whole connection gets no more credit."""
 LARGEST_HPACK_FACTOR: Final = 4
 """A section may grow to so many times its limit before decompression is stopped, which ends the connection; between, it is refused."""
+_WHOLE: Final = frames.END_HEADERS | frames.PADDED | frames.WITH_PRIORITY
 LEAST_HEADER_LIST: Final = 65536
 """What that counts for the least, so that with a small limit too requests are refused rather than connections ended."""
 
@@ -178,20 +179,26 @@ class H2Connection(Sending):
             data = bytes(buffer)
             buffer.clear()
         position, size, end = 0, len(data), 0
-        unpack, largest = HEAD.unpack_from, self._own.frame
+        unpack, largest, handlers = HEAD.unpack_from, self._own.frame, self._handlers
         try:
             while size - position >= HEAD_SIZE:
                 high, low, kind, flags, id = unpack(data, position)
-                end = position + HEAD_SIZE + (high << 8 | low)
-                if high << 8 | low > largest:
+                begin = position + HEAD_SIZE
+                end = begin + (high << 8 | low)
+                if end - begin > largest:
                     if not self._has_settings and kind != frames.SETTINGS:  # "HTTP/1.1 400 ..." has a length, too
                         raise ConnectionFault(Code.PROTOCOL_ERROR, "what came first is no SETTINGS frame, so it is hardly HTTP/2")
-                    raise ConnectionFault(Code.FRAME_SIZE_ERROR, f"a frame of {high << 8 | low} bytes, more than {largest}")
+                    raise ConnectionFault(Code.FRAME_SIZE_ERROR, f"a frame of {end - begin} bytes, more than {largest}")
                 if end > size:
                     break
-                payload = data[position + HEAD_SIZE : end]
                 position = end
-                self._frame(kind, flags, id & 0x7FFFFFFF, payload)
+                if self._block is not None or kind > frames.CONTINUATION or not self._has_settings:
+                    if self._is_ignored(kind, flags):
+                        continue
+                try:
+                    handlers[kind](flags, id & 0x7FFFFFFF, data[begin:end])
+                except StreamFault as fault:
+                    self._fault(id & 0x7FFFFFFF, fault)
                 if self.is_closed:
                     return
         except ConnectionFault as fault:
@@ -203,8 +210,8 @@ class H2Connection(Sending):
         if self._owed >= self._connection_step:
             self._credit()
 
-    def _frame(self, kind: int, flags: int, id: int, payload: bytes) -> None:
-        """One frame. Raises :class:`ConnectionFault`."""
+    def _is_ignored(self, kind: int, flags: int) -> bool:
+        """Whether a frame that is special, as things stand, says nothing. Raises :class:`ConnectionFault` if it must not be here."""
         if self._block is not None and kind != frames.CONTINUATION:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "another frame between HEADERS and CONTINUATION")
         if not self._has_settings:
@@ -213,11 +220,8 @@ class H2Connection(Sending):
             self._has_settings = True
         if kind > frames.CONTINUATION:
             self.noise()  # unknown kinds are ignored (section 5.5)
-            return
-        try:
-            self._handlers[kind](flags, id, payload)
-        except StreamFault as fault:
-            self._fault(id, fault)
+            return True
+        return False
 
     def _fault(self, id: int, fault: StreamFault) -> None:
         stream = self.streams.get(id)
@@ -319,6 +323,9 @@ class H2Connection(Sending):
     def _on_headers(self, flags: int, id: int, payload: bytes) -> None:
         if id == 0:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "HEADERS on stream 0")
+        if flags & _WHOLE == frames.END_HEADERS and len(payload) <= self._most_block:  # nearly always
+            self._section(id, flags & frames.END_STREAM != 0, payload, 0)
+            return
         if flags & frames.PADDED:
             payload = frames.unpadded(flags, payload, "HEADERS", 5 if flags & frames.WITH_PRIORITY else 0)
         depends = 0

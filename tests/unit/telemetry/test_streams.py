@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from meshgw.telemetry.metrics import Metrics, Snapshot
-from meshgw.telemetry.streams import MOST_CAUSES, UNREAD, Frames, StreamStats
+from meshgw.telemetry.streams import MOST_CAUSES, UNREAD, Frames, StreamStats, laps
 from meshgw.wire.h2_counts import Uncounted
 
 
@@ -78,3 +78,15 @@ def test_what_nobody_counts_is_kept_nowhere() -> None:
     for size in range(1000):
         counts.sent[size] += 1
     assert len(counts.sent) == 0
+
+
+def test_a_stream_that_is_complete_counts_as_if_its_parts_had_ended_one_by_one() -> None:
+    at_once, one_by_one = Metrics(), Metrics()
+    StreamStats(at_once).completed(10, 20, *laps(0.5, 0.0, 1.5))
+    parts = StreamStats(one_by_one)
+    parts.request.ended(10, 0.5, "")
+    parts.response.ended(20, 0.0, "")
+    parts.whole.ended(30, 1.5, "")
+    for metrics in (at_once, one_by_one):
+        metrics.rotate()
+    assert at_once.snapshot() == one_by_one.snapshot()
