@@ -12,7 +12,7 @@ from typing import Final
 
 from meshgw.errors import BadRequest
 from meshgw.wire.h2_frames import CONNECTION_FIELDS, Code, StreamFault
-from meshgw.wire.headers import FieldTable, Headers, MalformedField, joined
+from meshgw.wire.headers import ILLEGAL, FieldTable, Headers, MalformedField, joined
 from meshgw.wire.hpack import COOKIE, NOTED, PASSING, PSEUDO, WRONG, Field, Section
 from meshgw.wire.hpack_table import STATIC_FIELDS
 from meshgw.wire.http1 import Request
@@ -59,26 +59,29 @@ class FieldReader:
     ``table`` says which lines are noted. ``starts`` remembers what the pseudo-header fields of requests say.
     """
 
-    __slots__ = ("_names", "literals", "starts", "static", "table")
+    __slots__ = ("_fleeting", "_names", "literals", "starts", "static", "table")
 
     def __init__(self, table: FieldTable) -> None:
         self.table = table
         self.static = _Static(self)
         self.literals: dict[bytes, Field] = {}
         self.starts: dict[tuple[Field, ...], Start] = {}
+        self._fleeting: set[bytes] = set()  # names whose lines merely pass and are not remembered
         self._names: dict[bytes, str] = {}  # what is wrong with each, nothing of most
 
     # --- one field
 
     def field(self, name: bytes, value: bytes) -> Field:
         """See :class:`meshgw.wire.hpack.Meanings`."""
+        if name in self._fleeting:
+            line = name + b": " + value
+            if line.translate(None, ILLEGAL) == line and value.strip() == value:  # else it is looked at like any other
+                return Field(name, value, PASSING, line, is_fleeting=True)
         wrong = self._names.get(name)
         if wrong is None:
             wrong = self._learn(name)
         if wrong:
-            if name[:1] == b":":
-                return Field(name, value, PSEUDO, note=wrong)
-            return Field(name, value, WRONG, note=wrong)
+            return Field(name, value, PSEUDO if name[:1] == b":" else WRONG, note=wrong)
         if value and (value[0] <= 0x20 or value[-1] <= 0x20):
             return Field(name, value, WRONG, note=f"white space around the value of field {name.decode('latin-1')!r}")
         if name == b"cookie":  # crumbs are one field elsewhere (section 8.2.3)
@@ -89,6 +92,10 @@ class FieldReader:
             note = self.table.note(line)
         except MalformedField as error:
             return Field(name, value, WRONG, note=str(error), is_fleeting=is_fleeting)
+        if is_fleeting and note is None and len(name) <= _LONGEST_REMEMBERED:
+            if len(self._fleeting) >= _MOST_REMEMBERED:
+                self._fleeting.clear()
+            self._fleeting.add(name)
         return Field(name, value, PASSING if note is None else NOTED, line, note, is_fleeting=is_fleeting)
 
     def keep(self, literal: bytes, field: Field) -> None:

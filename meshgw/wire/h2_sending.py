@@ -51,7 +51,7 @@ class Sending:
         """What streams begin with, and what the connection has."""
         self.peer_frame = frames.DEFAULT_FRAME
         self._held = self._gathered = self._unread = 0
-        self._encoder, self._writer = FieldEncoder(), writer
+        self._encoder = FieldEncoder(writer)
         self._out: list[bytes | memoryview] = []
         self._tail: H2Stream | None = None  # whose data was gathered last
         self._blocked: dict[H2Stream, None] = {}
@@ -92,10 +92,13 @@ class Sending:
 
     def send_headers(self, stream: H2Stream, lines: list[bytes], ends: bool) -> None:
         """Send a section, pseudo-header fields first and written like lines; nothing of the stream may wait."""
-        block = self._writer.block(lines, self._encoder)
+        block = self._encoder.block(lines)
         size = len(block)
         if size <= self.peer_frame:
-            self.emit(HEAD.pack(size >> 8, size & 0xFF, frames.HEADERS, frames.END_HEADERS | ends, stream.id) + block)
+            if not self._out:
+                self._later(self.flush)
+            self._out += HEAD.pack(size >> 8, size & 0xFF, frames.HEADERS, frames.END_HEADERS | ends, stream.id), block
+            self._tail = None
         else:
             self.emit(frames.header_block(stream.id, block, end=ends, largest=self.peer_frame))
         if ends:
@@ -146,15 +149,20 @@ class Sending:
             self._close(stream, RESET)
 
     def _put(self, stream: H2Stream, data: bytes | memoryview, size: int, ends: bool) -> None:
-        self.emit(HEAD.pack(size >> 8, size & 0xFF, frames.DATA, ends, stream.id))
+        out = self._out
+        if not out:
+            self._later(self.flush)
+        out.append(HEAD.pack(size >> 8, size & 0xFF, frames.DATA, ends, stream.id))
         self._sent_sizes[size] += 1
-        if size:
-            self._out.append(data)
-            self._tail = stream
-            self._gathered += size
-            self.useful += 1
-            if self._gathered > MOST_GATHERED:
-                self.flush()
+        if not size:
+            self._tail = None
+            return
+        out.append(data)
+        self._tail = stream
+        self._gathered += size
+        self.useful += 1
+        if self._gathered > MOST_GATHERED:
+            self.flush()
 
     def _pump(self, stream: H2Stream, most: int = frames.LARGEST_WINDOW) -> None:
         """Send what waits on a stream as far as the windows and the socket take it, ``most`` bytes of it."""

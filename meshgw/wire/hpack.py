@@ -204,7 +204,13 @@ class FieldDecoder:
         if not index:
             position = _end(block, position)
         value_at = position
-        position = _end(block, position)
+        length = block[position]
+        if length & 0x7F < 0x7F:  # as _end does it
+            position += 1 + (length & 0x7F)
+            if position > len(block):
+                raise IndexError
+        else:
+            position = _end(block, position)
         is_known = first < _NEVER and index <= STATIC  # what it means hangs on nothing else
         if is_known:
             field = self._meanings.literals.get(block[start:position])

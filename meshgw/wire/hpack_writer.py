@@ -33,22 +33,49 @@ _NEVER_TWICE: Final = frozenset(
 """Fields whose values are new each time, which need not be looked for among those that came before."""
 
 
-class FieldEncoder:
-    """The dynamic table of one connection as its peer has it. Blocks must be sent in the order in which they were made.
+class FieldEncoder(dict[bytes, bytes]):
+    """Writes the header blocks of one connection, to be sent in the order in which they were made.
 
-    ``spelled`` has lines whose spelling holds until the table changes.
+    It holds the lines whose spelling stays the same until the table changes, and works out the others when they are asked for: so
+    the loop over a block's lines is the interpreter's own.
     """
 
-    __slots__ = ("_added", "_entries", "_least", "_numbers", "_size", "_told", "_used", "is_changed", "spelled")
+    __slots__ = ("_added", "_entries", "_least", "_numbers", "_prefixes", "_size", "_told", "_used", "_writer", "is_changed")
 
-    def __init__(self) -> None:
+    def __init__(self, writer: FieldWriter) -> None:
+        super().__init__()
+        self._writer, self._prefixes = writer, writer.prefixes
         self._told = self._least = self._size = DEFAULT_TABLE
         self._used = self._added = 0
         self._entries: deque[tuple[bytes, int]] = deque()  # lines and their sizes, the oldest first
         self._numbers: dict[bytes, int] = {}
-        self.spelled: dict[bytes, bytes] = {}
         self.is_changed = False
-        """Whether the next block must begin with the table's new size (:meth:`update`)."""
+        """Whether the next block must begin with the table's new size."""
+
+    def block(self, lines: list[bytes]) -> bytes:
+        """The header block of the lines; Host and fields of the hop are left out."""
+        if self.is_changed:
+            return self._update() + b"".join(map(self.__getitem__, lines))
+        return b"".join(map(self.__getitem__, lines))
+
+    def __missing__(self, line: bytes) -> bytes:
+        """How a line is spelled that is not at hand."""
+        end = line.find(b":", 1)
+        prefix = self._prefixes.get(line[:end])
+        if prefix is not None:  # always written out
+            value = line[end + 1 :].strip(b" \t")
+            size = len(value)
+            return prefix + (_LENGTHS[size] if size < 0x7F else integer(size, 0x7F)) + value
+        spelling = self._find(line) or _SPELLED.get(line)
+        if spelling is not None:
+            return self._keep(line, spelling)
+        name, prefix = self._writer.name(line[:end])
+        if name is None:
+            return self._keep(line, b"")
+        value = line[end + 1 :].strip(b" \t")
+        if prefix is not None:
+            return prefix + string(value)
+        return self._insert(line, name, value) if self._writer.comes_again(line) else literal(name, value, _PLAIN)
 
     def allow(self, size: int) -> None:
         """The peer's table may have this many bytes; more than the default are not used."""
@@ -57,7 +84,7 @@ class FieldEncoder:
         if self._least != self._told or self._size != self._least:
             self.is_changed = True
 
-    def update(self) -> bytes:
+    def _update(self) -> bytes:
         """What tells the peer of the table's new size, the least since the last block first, and of none between (RFC 7541, 4.2)."""
         told = b""
         for size in (self._least, self._size):
@@ -69,12 +96,12 @@ class FieldEncoder:
         self.is_changed = False
         return told
 
-    def find(self, line: bytes) -> bytes | None:
+    def _find(self, line: bytes) -> bytes | None:
         """How a line is spelled that is in the table."""
         number = self._numbers.get(line)
         return None if number is None else integer(STATIC + 1 + self._added - number, 0x7F, 0x80)
 
-    def insert(self, line: bytes, name: bytes, value: bytes) -> bytes:
+    def _insert(self, line: bytes, name: bytes, value: bytes) -> bytes:
         """Put a line into the table that is not there, and give its spelling for this time."""
         size = len(name) + len(value) + FIELD_OVERHEAD
         if size > self._told:
@@ -87,15 +114,15 @@ class FieldEncoder:
         index = _NAMED.get(name, 0)
         return integer(index, 0x3F, _ADDED) + (b"" if index else string(name)) + string(value)
 
-    def keep(self, line: bytes, spelling: bytes) -> bytes:
+    def _keep(self, line: bytes, spelling: bytes) -> bytes:
         """Remember the spelling of a line, and give it back."""
-        if len(self.spelled) >= _MOST_SPELLED:
-            self.spelled.clear()
-        self.spelled[line] = spelling
+        if len(self) >= _MOST_SPELLED:
+            self.clear()
+        self[line] = spelling
         return spelling
 
     def _make_room(self, size: int) -> None:
-        self.spelled.clear()  # indexes count from the newest entry
+        self.clear()  # indexes count from the newest entry
         while self._used + size > self._told:
             line, freed = self._entries.popleft()
             self._used -= freed
@@ -114,52 +141,25 @@ def _prefix(name: bytes, flags: int) -> bytes:
 
 
 class FieldWriter:
-    """Turns lines, and pseudo-header fields written like them, into what goes on the wire. One is shared by the connections of a side.
+    """What is known of lines that are sent, by all connections of a side.
 
     What comes a second time is expected again and put into the tables; what comes for the first time, or is secret, is written out.
+    ``prefixes`` has what stands before the values of fields that always are, by how their names are spelled in lines.
     """
 
-    __slots__ = ("_again", "_names", "_once", "_prefixes")
+    __slots__ = ("_again", "_names", "_once", "prefixes")
 
     def __init__(self) -> None:
         self._once: set[bytes] = set()
         self._again: set[bytes] = set()
-        self._names: dict[bytes, _Name] = {}  # by how they are spelled in lines
-        self._prefixes: dict[bytes, bytes] = {}  # what stands before values that are always written out
+        self._names: dict[bytes, _Name] = {}
+        self.prefixes: dict[bytes, bytes] = {}
 
-    def block(self, lines: list[bytes], encoder: FieldEncoder) -> bytes:
-        """The header block of the lines for one connection; Host and fields of the hop are left out."""
-        pieces = [encoder.update()] if encoder.is_changed else []
-        add, spelled, prefixes = pieces.append, encoder.spelled.get, self._prefixes.get
-        for line in lines:
-            piece = spelled(line)
-            if piece is None:
-                end = line.find(b":", 1)
-                piece = prefixes(line[:end])
-                if piece is None:
-                    piece = self._spell(line, end, encoder)
-                else:
-                    add(piece)
-                    piece = line[end + 1 :].strip(b" \t")
-                    size = len(piece)
-                    add(_LENGTHS[size] if size < 0x7F else integer(size, 0x7F))
-            add(piece)
-        return b"".join(pieces)
+    def name(self, raw: bytes) -> _Name:
+        """What is known of a name."""
+        return self._names.get(raw) or self._learn(raw)
 
-    def _spell(self, line: bytes, end: int, encoder: FieldEncoder) -> bytes:
-        """How a line is spelled that is not at hand."""
-        spelling = encoder.find(line) or _SPELLED.get(line)
-        if spelling is not None:
-            return encoder.keep(line, spelling)
-        name, prefix = self._names.get(line[:end]) or self._learn(line[:end])
-        if name is None:
-            return encoder.keep(line, b"")
-        value = line[end + 1 :].strip(b" \t")
-        if prefix is not None:
-            return prefix + string(value)
-        return encoder.insert(line, name, value) if self._comes_again(line) else literal(name, value, _PLAIN)
-
-    def _comes_again(self, line: bytes) -> bool:
+    def comes_again(self, line: bytes) -> bool:
         """Whether a line is expected again, as it has come before."""
         if line in self._again:
             return True
@@ -187,10 +187,10 @@ class FieldWriter:
         if len(raw) <= _LONGEST_REMEMBERED:
             if len(self._names) >= _MOST_REMEMBERED:
                 self._names.clear()
-                self._prefixes.clear()
+                self.prefixes.clear()
             self._names[raw] = name
             if is_sent and prefix is not None:
-                self._prefixes[raw] = prefix
+                self.prefixes[raw] = prefix
         return name
 
 
