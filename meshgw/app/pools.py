@@ -13,7 +13,7 @@ from meshgw.app.edge import pool_for
 from meshgw.app.endpoint import AnyPool, MakePool
 from meshgw.app.http_stacks import Shared
 from meshgw.app.walk import NACK
-from meshgw.client.h2 import H2ClientParameters
+from meshgw.client.h2_parameters import H2ClientParameters
 from meshgw.client.h2_pool import H2Pool
 from meshgw.client.http import ClientParameters
 from meshgw.client.negotiated import HttpSide, NegotiatedPool

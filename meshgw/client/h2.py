@@ -7,23 +7,20 @@ is kept until its end, so that the request can still be retried.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
+from meshgw.client.h2_parameters import H2ClientParameters
 from meshgw.core.exchange import UNKNOWN_LENGTH, Exchange, Hold
 from meshgw.core.stream import Stream
-from meshgw.core.timers import Timer, Wheel
+from meshgw.core.timers import Timer
 from meshgw.errors import BadResponse, CallerStalled, StreamReset, UpstreamClosed
-from meshgw.telemetry.streams import UNREAD, StreamStats, laps
+from meshgw.telemetry.streams import UNREAD, laps
 from meshgw.wire import h2_frames as frames
-from meshgw.wire.h2_connection import MOST_HELD, H2Connection, H2Settings
-from meshgw.wire.h2_counts import FrameCounts
+from meshgw.wire.h2_connection import MOST_HELD, H2Connection
 from meshgw.wire.h2_frames import LARGEST_ID, Code, ConnectionFault, StreamFault, code_name
-from meshgw.wire.h2_messages import FieldReader, read_status
+from meshgw.wire.h2_messages import read_status
 from meshgw.wire.h2_stream import H2Stream, gather
-from meshgw.wire.headers import FieldTable
 from meshgw.wire.hpack import Section
-from meshgw.wire.hpack_writer import FieldWriter
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 MOST_INTERIM = 16
@@ -62,33 +59,6 @@ class Pool(Protocol):
     def leaving(self, client: H2Client) -> None:
         """The connection takes no more streams."""
         ...
-
-
-class H2ClientParameters:
-    """What all connections to one bound name share. ``scheme`` is what requests say; sizes are bytes, times seconds."""
-
-    __slots__ = ("clock", "frames", "later", "max_body", "on_failed", "own", "reader", "scheme", "streams", "wheel", "writer")
-
-    def __init__(
-        self,
-        *,
-        table: FieldTable,
-        wheel: Wheel,
-        clock: Callable[[], float],
-        later: Callable[[Callable[[], None]], None],
-        own: H2Settings,
-        scheme: bytes = b"http",
-        max_body: int | None = None,
-        on_failed: Callable[[int], None] = lambda _code: None,
-        frames: FrameCounts | None = None,
-        streams: StreamStats | None = None,
-    ) -> None:
-        """``frames`` and ``streams`` are for counting."""
-        self.frames, self.streams = frames, streams
-        self.reader, self.writer = FieldReader(table), FieldWriter()
-        self.wheel, self.clock, self.later, self.own, self.max_body = wheel, clock, later, own, max_body
-        self.scheme = b":scheme: " + scheme
-        self.on_failed = on_failed
 
 
 class ClientStream(H2Stream):

@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from meshgw.client.h2 import H2Client, H2ClientParameters
+from meshgw.client.h2 import H2Client
+from meshgw.client.h2_parameters import H2ClientParameters
 from meshgw.client.pool import Marked, PoolLimits, PoolStats
 from meshgw.core.address import Address
 from meshgw.core.connecting import Connecting, Dial, Dialing

@@ -7,7 +7,8 @@ import pytest
 from twisted.internet.task import Clock
 
 from fakes.transport import FakeCaller, FakeConnection, request
-from meshgw.client.h2 import CROWDED, H2Client, H2ClientParameters
+from meshgw.client.h2 import CROWDED, H2Client
+from meshgw.client.h2_parameters import H2ClientParameters
 from meshgw.client.h2_pool import H2Pool
 from meshgw.client.http import ClientParameters
 from meshgw.client.negotiated import HttpSide, NegotiatedPool

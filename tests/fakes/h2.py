@@ -9,7 +9,8 @@ import hpack
 from twisted.internet.task import Clock
 
 from fakes.transport import FakeCaller, FakeConnection, FakeWalk
-from meshgw.client.h2 import H2Client, H2ClientParameters
+from meshgw.client.h2 import H2Client
+from meshgw.client.h2_parameters import H2ClientParameters
 from meshgw.core.exchange import Exchange
 from meshgw.core.timers import Wheel
 from meshgw.server.h2 import H2Server
