@@ -18,6 +18,8 @@ CLASSIFIED_FAILURE = "com.twitter.finagle.service.ResponseClassificationSyntheti
 
 MAX_CELLS = 64  # statuses and exception names of one scope; what a server may invent must not grow the table without end
 MICROS_PER_MS = 1000
+STATUS_CLASSES = ("1XX", "2XX", "3XX", "4XX", "5XX", "error")
+"""Told from the beginning: a panel of a gateway without errors shows 0 instead of nothing, and a rate sees the first error, too."""
 
 Names = tuple[str, ...]
 
@@ -140,6 +142,8 @@ class Outcomes:
             classes.setdefault(label, []).append(cell)
             if cell.status:
                 _add(counters, (*names, "status", str(cell.status)), cell.count)
+        for label in STATUS_CLASSES:
+            counters[(*names, "status", label)] = 0
         for label, members in classes.items():
             counters[(*names, "status", label)] = sum(cell.count for cell in members)
             if self._rotated:

@@ -28,7 +28,8 @@ SERVER = {
     **CONNECTIONS,
     **_names(
         "load:g read_timeout:c write_timeout:c idle:c lifetime:c handletime_us:h transit_latency_ms:h dtab/size:h "
-        "request_payload_bytes:h response_payload_bytes:h status/200:c status/2XX:c time/2XX:h"
+        "request_payload_bytes:h response_payload_bytes:h status/200:c status/2XX:c time/2XX:h "
+        "status/1XX:c status/3XX:c status/4XX:c status/5XX:c status/error:c"
     ),
 }
 LIMITED = _names("request_concurrency:g request_queue_size:g")
@@ -46,7 +47,8 @@ CLIENT = {
         "loadbalancer/meanweight:g loadbalancer/p2c:g loadbalancer/adds:c loadbalancer/removes:c loadbalancer/updates:c "
         "loadbalancer/rebuilds:c loadbalancer/max_effort_exhausted:c "
         "failure_accrual/removals:c failure_accrual/revivals:c failure_accrual/probes:c failure_accrual/removed_for_ms:c "
-        "service_creation/service_acquisition_latency_ms:h service_creation/failures:c status/200:c status/2XX:c time/2XX:h"
+        "service_creation/service_acquisition_latency_ms:h service_creation/failures:c status/200:c status/2XX:c time/2XX:h "
+        "status/1XX:c status/3XX:c status/4XX:c status/5XX:c status/error:c"
     ),
 }
 FAIL_FAST = _names(
