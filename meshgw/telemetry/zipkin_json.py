@@ -6,7 +6,8 @@ Source: Zipkin's API v2 (zipkin2-api.yaml, ``POST /api/v2/spans``). Pure.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any
 
@@ -29,7 +30,7 @@ def _span(span: Span) -> dict[str, Any]:
         "name": span.name,
         "timestamp": started,
         "duration": duration,
-        "localEndpoint": {"serviceName": span.router, **_endpoint(span.local)},
+        "localEndpoint": {"serviceName": span.router, **(_endpoint(span.local) if span.local is not None else {})},
         "tags": span.tags if not error else {ERROR: error, **span.tags},
     }
     if parent is not None:
@@ -43,9 +44,8 @@ def _span(span: Span) -> dict[str, Any]:
     return found
 
 
-def _endpoint(endpoint: Endpoint | None) -> dict[str, Any]:
-    if endpoint is None:
-        return {}
+@lru_cache(maxsize=1024)  # callers and endpoints come again and again, and reading an address takes longer than all else of a span
+def _endpoint(endpoint: Endpoint) -> Mapping[str, Any]:
     host, port = endpoint
     try:
         version = ip_address(host).version
