@@ -231,8 +231,11 @@ class Attempts:
 
     def defect(self, ex: Exchange) -> None:
         """Something raised that must not."""
+        self.fail(ex, self._defect(ex))
+
+    def _defect(self, ex: Exchange) -> MeshError:
         log.failure("defect on the way of {method} {target}", method=ex.method, target=path_of(ex.target))
-        self.fail(ex, InternalError(where="the request's stack"))
+        return InternalError(where="the request's stack")
 
     def connected(self, ex: Exchange, upstream: Upstream) -> None:
         """A connection for a waiting exchange."""

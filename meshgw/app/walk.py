@@ -288,9 +288,14 @@ class Walk(Attempts):
         ex.verdict = SUCCESS
         if ex.recording is not None:
             ex.recording.status = ex.status
-        for pipeline in (ex.bound.pipeline, ex.route.pipeline, self._server):
-            for hook in pipeline.responses:
-                hook(ex)
+        try:
+            for pipeline in (ex.bound.pipeline, ex.route.pipeline, self._server):
+                for hook in pipeline.responses:
+                    hook(ex)
+        except Exception:  # noqa: BLE001 - as in begin
+            self.abandon(ex)
+            self.defect(ex)
+            return
         ex.response_length = -1
         ex.caller.tunnel(ex, upstream, data)
 
@@ -308,11 +313,20 @@ class Walk(Attempts):
     def _hand_over(self, ex: Exchange, reply: Reply, hooks: tuple[ResponseHook, ...]) -> None:
         self._take(ex, reply)
         for hook in hooks:
-            other = hook(ex)
+            try:
+                other = hook(ex)
+            except Exception:  # noqa: BLE001 - as in begin
+                self._hand_over_defect(ex, tuple(each for each in hooks if each is not hook))
+                return
             if other is not None:
                 self._take(ex, other)
                 reply = other
         ex.caller.respond(ex, reply.body, True)
+
+    def _hand_over_defect(self, ex: Exchange, hooks: tuple[ResponseHook, ...]) -> None:
+        """A response hook raised: a new answer says so, to which the others do what they have to, such as telling strangers nothing."""
+        ex.error = error = self._defect(ex)
+        self._hand_over(ex, self._replies.reply(error), hooks)
 
     def _take(self, ex: Exchange, reply: Reply) -> None:
         """Make the reply the exchange's answer."""

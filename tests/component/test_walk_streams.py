@@ -6,7 +6,7 @@ from pathlib import Path as File
 import pytest
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
-from meshgw.core.stack import Reply
+from meshgw.core.stack import Pipeline, Reply
 from meshgw.core.transport import HIGH_WATER
 from meshgw.naming.path import Path
 from meshgw.naming.tree import NEG
@@ -158,6 +158,48 @@ def test_the_log_of_a_defect_has_no_query(mesh: Mesh, request: pytest.FixtureReq
     caller.expect(b"HTTP/1.1 500 ")
     assert any("/a" in text for text in told)
     assert not any("secret" in text for text in told)
+
+
+def faulty_response(_ex: object) -> None:
+    raise ZeroDivisionError
+
+
+def with_faulty_response(mesh: Mesh, seen: list[object]) -> Pipeline:
+    """The server's stack, in which a response hook fails from now on, between one before it and one behind it that both tell ``seen``."""
+    pipeline: Pipeline = next(iter(mesh.router.listeners[0]._open))._ex.walk._server  # type: ignore[attr-defined]
+    pipeline.responses = (seen.append, faulty_response, seen.append)
+    return pipeline
+
+
+def test_a_response_hook_of_the_server_that_fails_is_answered_500_which_the_others_see(mesh: Mesh) -> None:
+    seen: list[object] = []
+    caller, upstream, _ = asked(mesh)
+    pipeline = with_faulty_response(mesh, seen)
+    upstream.send(OK)
+    caller.expect(b"HTTP/1.1 500 ")
+    seen.clear()
+    caller.get(host=b"nowhere")
+    mesh.names.tree(Path.of("svc", "nowhere")).set(NEG)
+    caller.expect(b"HTTP/1.1 500 ", 2)
+    assert len(seen) == 3  # the first of the 502 that was to be, and both of what is told instead
+    scope = f"server/127.0.0.1/{mesh.port}"
+    assert mesh.counter(f"{scope}/status/500") == mesh.counter(f"{scope}/failures") == 2
+    pipeline.responses = ()
+    caller.get()
+    upstream.expect(b"\r\n\r\n", 2)
+    upstream.send(OK)
+    caller.expect(DONE)
+    assert idle(mesh)
+
+
+def test_a_response_hook_that_fails_on_a_switch_of_protocols_is_answered_500(mesh: Mesh) -> None:
+    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    caller, upstream, _ = asked(mesh, b"GET /chat HTTP/1.1\r\nHost: web\r\n" + upgrade + b"\r\n")
+    with_faulty_response(mesh, [])
+    upstream.send(b"HTTP/1.1 101 Switching Protocols\r\n" + upgrade + b"\r\n")
+    caller.expect(b"HTTP/1.1 500 ")
+    upstream.expect_end()
+    assert idle(mesh)
 
 
 def test_an_end_hook_that_fails_keeps_no_other_and_no_counter_from_what_they_do(mesh: Mesh) -> None:
