@@ -95,13 +95,13 @@ class AttemptStats:
         budget.requests += 1
 
     def on_end(self, ex: Exchange, *, last: bool = True) -> None:
-        """It ended; ``last`` tells that no requeue follows. One that got no endpoint or no connection was no request (spec 9.9): its
-        service counts it, and the pools count those of the second kind.
+        """It ended; ``last`` tells that no requeue follows. One that got no endpoint or no connection was no request (spec 9.9), be it
+        that its time was over or its caller gone meanwhile: its service counts it, and the pools count those of the second kind.
 
         The time of a retry, or after an injected delay, counts from the attempt's own beginning.
         """
         outcome, micros, bucket, error = ex.outcome, ex.micros, ex.bucket, ex.error
-        if isinstance(error, _NOT_SENT):
+        if ex.queued or isinstance(error, _NOT_SENT) or (error is not None and ex.node is None):
             self.client.started -= 1
             self.service.started -= 1
         else:
@@ -110,8 +110,7 @@ class AttemptStats:
             if ex.attempt_started != ex.arrived:
                 micros = int(((ex.headed or ex.ended) - ex.attempt_started) * 1e6)
                 bucket = bucket_of(micros)
-            if not ex.queued:
-                self.dispatched(1)
+            self.dispatched(1)
             for outcomes in (self.client, self.service):
                 cell = outcomes.cell(outcome)
                 cell.count += 1

@@ -126,6 +126,29 @@ def test_who_left_while_it_waited_has_got_no_connection() -> None:
         assert window(mesh, "client/#/web/service_creation/service_acquisition_latency_ms").count == 1
 
 
+@pytest.mark.parametrize("ends", ["caller leaves", "attempt times out"])
+def test_who_only_waited_for_a_connection_is_no_request_of_the_client(ends: str) -> None:
+    limited = ONE_CONNECTION.replace("client: {", "client: {requestAttemptTimeoutMs: 1000, ", 1)
+    with Mesh(limited) as mesh:
+        first, upstream, _ = asked(mesh)
+        upstream.send(OK.replace(b"Content-Length: 2", b"Content-Length: 4"))  # begun, so that no time limit ends it
+        first.expect(b"ok")
+        second = mesh.caller().send(GET)
+        mesh.settle()
+        if ends == "caller leaves":
+            second.close()
+            mesh.settle()
+        else:
+            pass_time(mesh, 1.1)
+            second.expect(b"HTTP/1.1 50")
+        upstream.send(b"ay")
+        first.expect(b"okay")
+        assert mesh.counter("service/svc/web/requests") == 2
+        assert mesh.counter("client/#/web/requests") == mesh.counter("client/#/web/service/svc/web/requests") == 1
+        assert mesh.counter("client/#/web/status/200") == 1
+        assert mesh.counter("client/#/web/failures") == 0
+
+
 @pytest.mark.parametrize("begun", [b"GET / HT", b"POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 5\r\n\r\nhel"])
 def test_what_does_not_come_in_time_counts_as_a_read_timeout(begun: bytes) -> None:
     with Mesh("", IMPATIENT) as mesh:

@@ -149,12 +149,27 @@ def test_errors_made_here_count_by_name_for_services_and_clients() -> None:
     service = ServiceStats(metrics.outcomes("scope"), budget(), metrics.histogram("retries"))
     attempt = attempts(metrics, metrics.outcomes("scope", "client"), metrics.outcomes("scope", "through"))
     ex = ended(-502, error=CallerGone())
+    ex.node = "the endpoint that it was sent to"
     for stats in (service, attempt):
         stats.on_request(ex)
         stats.on_end(ex)
     found = counters(metrics)
     for scope in ("scope", "scope/client", "scope/through"):
         assert found[f"{scope}/failures/CallerGone"] == 1
+
+
+@pytest.mark.parametrize(("node", "queued"), [(None, 0.0), ("an endpoint", 1.0)])
+def test_one_that_ends_while_it_waits_for_an_endpoint_or_a_connection_is_no_request_of_the_client(node: object, queued: float) -> None:
+    metrics = Metrics()
+    service, attempt = scopes(metrics)
+    ex = ended(-502, error=CallerGone())
+    ex.node, ex.queued = node, queued
+    for stats in (service, attempt):
+        stats.on_request(ex)
+        stats.on_end(ex)
+    found = counters(metrics)
+    assert found["scope/service/failures/CallerGone"] == 1
+    assert not [name for name in found if name.startswith(("scope/client/", "scope/through/"))]
 
 
 def test_attempts_that_got_their_connection_at_once_waited_for_no_time() -> None:
