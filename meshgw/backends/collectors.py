@@ -204,9 +204,10 @@ class ScribeCollector:
 
 
 class HttpCollector:
-    """Posts spans, as ``encode`` writes them, to ``path``. ``taken`` gets the body of each answer that is a success.
+    """Posts spans, as ``encode`` writes them, to ``path``.
 
-    ``headers`` are asked for at each request, and may raise an error that says why there are none.
+    ``taken`` gets the body of each answer that is a success, and raises :class:`meshgw.telemetry.span_queue.PartlyRefused` if it tells of
+    less. ``headers`` are asked for at each request, and may raise an error that says why there are none.
     """
 
     def __init__(

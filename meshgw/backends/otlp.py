@@ -22,10 +22,9 @@ from meshgw.backends.http_client import ApiClient
 from meshgw.config.document import at_least, between, one_of, option
 from meshgw.config.tls import ClientTls, backend_tls_notice
 from meshgw.config.values import header_name
-from meshgw.core.logger import make_logger
 from meshgw.kinds import Kind, Runtime
 from meshgw.telemetry.otlp_spans import encode_spans, read_partial_success, read_status
-from meshgw.telemetry.span_queue import CollectorAway, Limits
+from meshgw.telemetry.span_queue import CollectorAway, Limits, PartlyRefused
 from meshgw.telemetry.spans import Span
 
 ID: Final = "io.meshgw.otlp"
@@ -35,7 +34,6 @@ _LARGEST_ANSWER: Final = 64 << 10
 _OURS: Final = frozenset({"content-type", "content-length", "content-encoding", "transfer-encoding", "host", "connection"})
 _URL: Final = re.compile(r"[!-~]+")
 _VALUE: Final = re.compile(r"[ -~]*")
-_log = make_logger()
 
 
 @attrs.frozen
@@ -128,8 +126,8 @@ class OtlpConfig:
 class OtlpRequests:
     """What goes into requests, and what becomes of their answers."""
 
-    def __init__(self, config: OtlpConfig, where: str) -> None:
-        self._config, self._where = config, where
+    def __init__(self, config: OtlpConfig) -> None:
+        self._config = config
         self._resource: Mapping[str, str] | None = None
 
     def encode(self, spans: Sequence[Span]) -> bytes:
@@ -146,15 +144,10 @@ class OtlpRequests:
         return {**own, **self._config.headers, **{name: _secret(name, path) for name, path in self._config.header_files.items()}}
 
     def taken(self, body: bytes) -> None:
-        """The collector took it, or most of it."""
+        """The collector took it. Raises :class:`PartlyRefused` if it was not all of it."""
         partial = read_partial_success(body)
         if partial is not None:
-            _log.warn(
-                "{where} took a batch of spans but for {rejected}: {reason}",
-                where=self._where,
-                rejected=partial.rejected,
-                reason=partial.reason or "it does not say why",
-            )
+            raise PartlyRefused(rejected=partial.rejected, reason=partial.reason or "it does not say why")
 
 
 def _secret(name: str, path: str) -> str:
@@ -188,7 +181,7 @@ def build_otlp(config: OtlpConfig, runtime: Runtime) -> SpanTelemeter:
         explain=connector.refusal,
         tell=read_status,
     )
-    requests = OtlpRequests(config, where)
+    requests = OtlpRequests(config)
     collector = HttpCollector(
         connector,
         client,

@@ -37,7 +37,7 @@ MOST_ATTEMPTS: Final = 8
 """For one batch, which take about a minute: what a collector cannot take however often it is asked must not hold up the rest."""
 
 Deliver = Callable[[Sequence[Span]], Coroutine[Any, Any, None]]
-"""Tells a collector some spans. Raises :class:`CollectorAway`, :class:`SpansRefused`, or whatever else kept it from that."""
+"""Tells a collector some spans. Raises :class:`CollectorAway`, :class:`SpansRefused`, :class:`PartlyRefused`, or whatever else kept it."""
 
 _NEVER: Final = -1.0
 _log = make_logger()
@@ -64,6 +64,17 @@ class CollectorAway(DeliveryError):
 class SpansRefused(DeliveryError):
     """It will not take the batch, however often it is asked."""
 
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+@attrs.frozen(kw_only=True)
+class PartlyRefused(DeliveryError):
+    """It has taken the batch but for ``rejected`` spans, which it will never take. With none of them it only has something to say."""
+
+    rejected: int
     reason: str
 
     def __str__(self) -> str:
@@ -165,6 +176,7 @@ class SpanSender(Service):
         self._lost = 0
         self._told_at: float | None = None
         self._full_at: float | None = None
+        self._partly_at: float | None = None
 
     # --- the request path
 
@@ -255,6 +267,9 @@ class SpanSender(Service):
             await Deferred.fromCoroutine(self._deliver(batch)).addTimeout(seconds, self._clock)
         except defer.TimeoutError:
             return self._away(f"no answer within {seconds:g} s")
+        except PartlyRefused as error:
+            self._partly(len(batch), error)
+            return None
         except SpansRefused as error:
             self._complain(f"{error}; they are dropped")
             return _NEVER
@@ -284,6 +299,18 @@ class SpanSender(Service):
             _log.warn("{where} does not take spans: {reason}", where=self._where, reason=reason)
         else:
             _log.debug("{where} does not take spans: {reason}", where=self._where, reason=reason)
+
+    def _partly(self, count: int, error: PartlyRefused) -> None:
+        """Most were taken. The log is told of it once a minute: whatever is wrong is likely to be so with each batch."""
+        rejected = min(max(0, error.rejected), count)
+        now = self._clock.seconds()
+        is_quiet = self._partly_at is not None and now - self._partly_at < QUIET_SECONDS
+        tell = _log.debug if is_quiet else _log.warn
+        if not is_quiet:
+            self._partly_at = now
+        tell("{where} took a batch of spans but for {rejected}: {reason}", where=self._where, rejected=rejected, reason=error.reason)
+        self._drop(rejected)
+        self._succeeded(count - rejected)
 
     def _succeeded(self, count: int) -> None:
         self._sent.incr(count)

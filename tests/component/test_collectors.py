@@ -269,15 +269,34 @@ def test_any_other_status_drops_the_batch(status: int) -> None:
     assert (on.count("sent"), on.count("dropped"), on.count("failures")) == (0, 2, 1)
 
 
-def test_partial_success_is_logged_and_counts_as_sent(request: pytest.FixtureRequest) -> None:
+def test_rejected_spans_count_as_dropped_and_are_logged_once_a_minute(request: pytest.FixtureRequest) -> None:
     lines = logged(request)
     response = ExportTraceServiceResponse()
     response.partial_success.rejected_spans, response.partial_success.error_message = 1, "too old"
     on = otlp()
     *_, wire = on.posted()
+    refusal = answer(200, response.SerializeToString(), "Content-Type: application/x-protobuf")
+    told = ["the collector at http://192.0.2.8:4318/v1/traces took a batch of spans but for 1: too old"]
+    wire.send(refusal)
+    assert (on.count("sent"), on.count("dropped"), on.count("failures")) == (1, 1, 0)
+    assert lines == told
+    for lines_so_far in (told, told, told * 2):
+        on.reactor.advance(20)
+        on.record()
+        request_on(wire)
+        wire.send(refusal)
+        assert lines == lines_so_far
+    assert (on.count("sent"), on.count("dropped")) == (4, 4)
+
+
+@pytest.mark.parametrize(("rejected", "dropped"), [(0, 0), (-5, 0), (1000, 2)])
+def test_no_more_spans_are_dropped_than_there_were(rejected: int, dropped: int) -> None:
+    response = ExportTraceServiceResponse()
+    response.partial_success.rejected_spans, response.partial_success.error_message = rejected, "odd"
+    on = otlp()
+    *_, wire = on.posted()
     wire.send(answer(200, response.SerializeToString(), "Content-Type: application/x-protobuf"))
-    assert on.count("sent") == 2
-    assert lines == ["the collector at http://192.0.2.8:4318/v1/traces took a batch of spans but for 1: too old"]
+    assert (on.count("sent"), on.count("dropped")) == (2 - dropped, dropped)
 
 
 def test_header_is_read_from_its_file_at_each_request(tmp_path: Path) -> None:
