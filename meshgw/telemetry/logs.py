@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -45,6 +46,7 @@ _NAMES = {LogLevel.debug: "DEBUG", LogLevel.info: "INFO", LogLevel.warn: "WARNIN
 _STANDARD = ((50, LogLevel.critical), (40, LogLevel.error), (30, LogLevel.warn), (20, LogLevel.info))
 _RECORD: Final = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime"})
 
+_OF_LEGACY: Final = frozenset(("time", "message"))
 _DATAGRAMS: Final = re.compile(r"\(UDP Port \d+ Closed\)|\w*Datagram\w* starting on \d+")
 """What Twisted tells of every socket for a DNS question, at the level of information; it is of use for debugging only."""
 
@@ -200,15 +202,27 @@ def text_line(event: LogEvent) -> str:
 
 
 def json_line(event: LogEvent) -> str:
-    """A JSON object with time, level, logger, message, the event's own fields and the traceback, if any."""
+    """A JSON object with time, level, logger, message, the event's own fields and the traceback, if any.
+
+    A field of the event that has the name of one of these gets an underscore behind it. Numbers that JSON does not have are texts.
+    """
     entry: dict[str, Any] = {"time": _time(event), "level": _level(event), "logger": event.get("log_namespace") or ROOT}
     entry["message"] = _message(event, traceback=False)
-    for name, value in event.items():
-        if not name.startswith(("log_", "txaio_")) and name not in entry:
-            entry[name] = value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
     if "log_failure" in event:
         entry["traceback"] = event["log_failure"].getTraceback()
-    return json.dumps(entry, default=str)
+    known = _OF_LEGACY if event.get("log_namespace") == "log_legacy" else ()  # Twisted's old events say the same once more
+    for name, value in event.items():
+        if not name.startswith(("log_", "txaio_")) and name not in known:
+            while name in entry or name == "traceback":
+                name += "_"
+            entry[name] = _plain(value)
+    return json.dumps(entry, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return value if isinstance(value, (str, int, type(None))) else str(value)
 
 
 def _message(event: LogEvent, *, traceback: bool) -> str:

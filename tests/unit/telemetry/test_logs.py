@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from twisted.logger import Logger, LogPublisher
 from twisted.python import log
 from txaio import tx
 
-from meshgw.telemetry.logs import LogLevels, StandardLogs, level_named, log_observer
+from meshgw.telemetry.logs import LogLevels, StandardLogs, json_line, level_named, log_observer
 
 
 class Watched:
@@ -40,6 +41,32 @@ def test_message_cannot_forge_a_line() -> None:
     publisher, stream = logging_to(LogLevels())
     Logger("meshgw", observer=publisher).info("{text}", text="a\nb\x1b[0m")
     assert stream.getvalue().endswith("meshgw: a\n    b\\x1b[0m\n")
+
+
+def test_fields_of_an_event_with_the_names_of_the_lines_own_get_an_underscore() -> None:
+    entry = json.loads(
+        json_line(
+            {"log_namespace": "x", "log_format": "said", "time": 1, "level": "mine", "logger": "me", "message": "more", "traceback": "no"}
+        )
+    )
+    assert (entry["message"], entry["level"], entry["logger"]) == ("said", "INFO", "x")
+    own = ("time_", "level_", "logger_", "message_", "traceback_")
+    assert [entry[name] for name in own] == [1, "mine", "me", "more", "no"]
+
+
+def test_no_field_is_lost_to_another_that_got_an_underscore() -> None:
+    entry = json.loads(json_line({"log_format": "said", "level": "one", "level_": "two"}))
+    assert sorted(str(value) for name, value in entry.items() if name.startswith("level_")) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [(math.nan, "nan"), (math.inf, "inf"), (-math.inf, "-inf"), (1.5, 1.5), (True, True), ([1], "[1]")]
+)
+def test_every_line_is_json_whatever_numbers_an_event_has(value: object, told: object) -> None:
+    def refuse(name: str) -> object:
+        raise AssertionError(f"{name} is not JSON")
+
+    assert json.loads(json_line({"log_format": "x", "value": value}), parse_constant=refuse)["value"] == told
 
 
 def test_json_line_has_the_fields_of_the_event() -> None:
