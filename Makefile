@@ -44,7 +44,7 @@ test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.installed
 	.ci/packages nginx-light haproxy curl dnsmasq-base bind9 bind9-dnsutils wrk openssl sslscan consul zookeeper \
 		nghttp2-client nghttp2-server nghttp2-proxy chromium prometheus influxdb
-	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal --hypothesis-profile fixed $(ARGS)
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

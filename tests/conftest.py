@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from support.processes import Running
 
 # Programs are started beside gRPC's threads, which need not be made ready for a copy of the process.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-# Machines that build are slow and shared: a time limit per example would fail for reasons that are not ours.
-settings.register_profile("meshgw", deadline=None)
-settings.load_profile("meshgw")
+# Machines that build are slow and shared: limits of time would fail for reasons that are not ours. `make test` tries the same examples each
+# time, so that what fails was broken by a change; pytest by itself tries others each time, and so finds what nobody has thought of.
+settings.register_profile("random", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("fixed", settings.get_profile("random"), derandomize=True)
+settings.load_profile("random")
+MOST_OUTPUT = 20_000
+"""Characters of each program's output in a report; the end tells most, and a broken test may have a load of requests behind it."""
 
 
 @pytest.fixture
@@ -29,9 +33,9 @@ def running(tmp_path: Path) -> Iterator[Running]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Any:
-    """Attach what the programs of a failed test printed, while they are still known."""
+    """Attach what the programs beside a failed test printed, its own and those that it shares with others, while they are still known."""
     report = yield
-    programs = getattr(item, "funcargs", {}).get("running")
-    if report.failed and isinstance(programs, Running):
-        report.sections += [(f"output of {process.name}", process.output()) for process in programs]
+    if report.failed:
+        programs = [process for running in Running.alive for process in running]
+        report.sections += [(f"output of {process.name}: {process.state()}", process.output()[-MOST_OUTPUT:]) for process in programs]
     return report

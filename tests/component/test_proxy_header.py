@@ -97,12 +97,12 @@ class Gate:
         return self.caller
 
     def until_served(self) -> Served:
-        assert wait_until(lambda: self.poller.pump(0.01) >= 0 and bool(self.served and self.served[-1].events), 5.0)
+        assert wait_until(lambda: self.poller.pump(0.01) >= 0 and bool(self.served and self.served[-1].events), 20.0)
         return self.served[-1]
 
     def until_closed(self) -> None:
-        assert wait_until(lambda: self.poller.pump(0.01) >= 0 and not self.open, 5.0)
-        self.caller.settimeout(5.0)
+        assert wait_until(lambda: self.poller.pump(0.01) >= 0 and not self.open, 20.0)
+        self.caller.settimeout(20.0)
         try:
             assert self.caller.recv(1) == b""
         except ConnectionResetError:
@@ -146,7 +146,7 @@ def test_a_header_in_pieces_is_taken_whole(cuts: list[int], is_first: bool) -> N
         places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
         for start, end in zip(places, places[1:], strict=False):
             caller.sendall(data[start:end])
-            assert wait_until(lambda: gate.poller.pump(0.01) > 0 or bool(gate.served), 5.0)
+            assert wait_until(lambda: gate.poller.pump(0.01) > 0 or bool(gate.served), 20.0)
         served = gate.until_served()
         assert served.peer == CALLER
         served.sock.setblocking(True)
@@ -157,7 +157,7 @@ def test_a_header_in_pieces_is_taken_whole(cuts: list[int], is_first: bool) -> N
 
 def test_an_unfinished_header_does_not_keep_the_loop_busy(gate: Gate) -> None:
     gate.connect().sendall(V1[:20])
-    assert wait_until(lambda: gate.poller.pump(0.01) > 0, 5.0)
+    assert wait_until(lambda: gate.poller.pump(0.01) > 0, 20.0)
     assert gate.poller.pump(0.0) == 0
 
 
@@ -200,7 +200,7 @@ def test_an_announced_length_beyond_the_limit_is_not_waited_for(gate: Gate) -> N
 
 def test_a_header_that_takes_too_long_ends_the_connection(gate: Gate) -> None:
     gate.connect().sendall(V1[:20])
-    assert wait_until(lambda: gate.poller.pump(0.01) > 0, 5.0)
+    assert wait_until(lambda: gate.poller.pump(0.01) > 0, 20.0)
     gate.clock.advance(4.9)
     assert gate.open
     gate.clock.advance(0.2)

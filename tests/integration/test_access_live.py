@@ -81,8 +81,8 @@ def test_callers_are_told_apart_by_their_certificates(tmp_path: Path, files: Fil
         assert [rule["hits"] for rule in told["rules"]] == [1, 1, 1]
         assert (told["allowed"], told["denied"], told["default"]["hits"]) == (2, 2, 1)
         assert gw.metrics()["rt/users/role/incoming"] == 1
-        assert "router users (incoming) serves on" in gw.process.output()
-        assert "refused: access denied by rule 1" in gw.process.output()
+        assert gw.process.says("router users (incoming) serves on")
+        assert gw.process.says("refused: access denied by rule 1")
 
 
 def test_an_ingress_keeps_browsers_on_https_and_on_their_host(tmp_path: Path, files: Files) -> None:

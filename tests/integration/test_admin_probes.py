@@ -61,7 +61,8 @@ def test_a_gateway_without_its_dtab_says_what_it_waits_for(running: Running) -> 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_gateway_that_drains_is_not_ready_and_alive(running: Running, workers: int) -> None:
-    gw = gateway(running, {"web": slow(running).port}, top={"workers": workers, "user": USER})
+    admin = {"shutdownGraceMs": 600_000}
+    gw = gateway(running, {"web": slow(running).port}, admin=admin, top={"workers": workers, "user": USER})
     assert wait_until(lambda: gw.admin("/admin/ready").status == 200, SECONDS)
     with closing(begun(gw)):
         assert gw.admin("/admin/shutdown", method="POST").text == "quitting"

@@ -19,6 +19,7 @@ from support.zookeeper import StallingProxy, ZkServer, missing
 
 pytestmark = [pytest.mark.integration, pytest.mark.skipif(bool(missing()), reason=missing())]
 
+SHORT_SESSION_MS, LONG_SESSION_MS = 2000, 60_000  # the long one does not end by itself, however slow the machine is
 SERVES = re.compile(r"worker (\S+) serves, pid (\d+)")
 
 
@@ -42,14 +43,13 @@ def proxy(shared: ZkServer) -> Iterator[StallingProxy]:
     made.close()
 
 
-def announcing(running: Running, port: int, *names: str, ip: str = LOOPBACK, upstream: int = 1, **top: Any) -> Gateway:
+def announcing(
+    running: Running, port: int, *names: str, ip: str = LOOPBACK, upstream: int = 1, session_ms: int = LONG_SESSION_MS, **top: Any
+) -> Gateway:
     """A gateway that announces its server, to the ZooKeeper on ``port``."""
-    router = {"dtab": f"/svc => /$/inet/{LOOPBACK}/{upstream}", "announcers": [announcer(port)]}
+    announcer = {"kind": "io.l5d.serversets", "zkAddrs": [{"host": LOOPBACK, "port": port}], "sessionTimeoutMs": session_ms}
+    router = {"dtab": f"/svc => /$/inet/{LOOPBACK}/{upstream}", "announcers": [announcer]}
     return gateway(running, router=router, server={"announce": list(names), "ip": ip}, top=top, name="announcing")
-
-
-def announcer(port: int) -> Json:
-    return {"kind": "io.l5d.serversets", "zkAddrs": [{"host": LOOPBACK, "port": port}], "sessionTimeoutMs": 2000}
 
 
 def members(client: Any, group: str) -> dict[str, Json]:
@@ -99,7 +99,7 @@ def test_a_server_is_found_by_its_announcement_until_it_ends(running: Running, s
     other = gateway(running, name="other", router={"dtab": "/svc => /#/io.l5d.serversets/discovery/one"}, top={"namers": [namer]})
     assert wait_until(lambda: other.get("web").text == "web", SECONDS), other.get("web").text
     gw.process.signal(signal.SIGTERM)
-    assert gw.process.wait(8.0) == 0
+    assert gw.process.wait(SECONDS) == 0
     assert members(client, "/discovery/one/web") == {}, "it is withdrawn, and does not wait for the session to expire"
     assert "Traceback" not in gw.process.output()
 
@@ -133,12 +133,12 @@ def test_a_reload_announces_what_is_new_and_withdraws_what_is_gone(running: Runn
     assert members(client, "/discovery/a/web") == kept
     reload(running, gw, lambda settings: settings["routers"][0].pop("announcers"))
     announced(client, "/discovery/a/web", 0)
-    assert "no announcer found for /#/io.l5d.serversets/a/web of router http" in gw.process.output()
+    assert gw.process.says("no announcer found for /#/io.l5d.serversets/a/web of router http")
     assert gw.get("web").status == 502
 
 
 def test_an_announcement_comes_back_once_after_its_session_expired(running: Running, client: Any, proxy: StallingProxy) -> None:
-    gw = announcing(running, proxy.port, "/#/io.l5d.serversets/expired/web")
+    gw = announcing(running, proxy.port, "/#/io.l5d.serversets/expired/web", session_ms=SHORT_SESSION_MS)
     before = announced(client, "/discovery/expired/web")
     for _ in range(2):
         proxy.stall()
@@ -155,7 +155,7 @@ def test_an_announcement_comes_back_once_after_its_session_expired(running: Runn
 def test_a_server_serves_and_tells_while_it_cannot_be_announced(running: Running, client: Any, proxy: StallingProxy) -> None:
     proxy.stall()
     web = Nginx(running, 'location / { return 200 "web"; }')
-    gw = announcing(running, proxy.port, "/#/io.l5d.serversets/late/web", upstream=web.port)
+    gw = announcing(running, proxy.port, "/#/io.l5d.serversets/late/web", upstream=web.port, session_ms=SHORT_SESSION_MS)
     assert gw.get("web").status == 200
     assert wait_until(lambda: "cannot be announced: ZooKeeper at" in gw.process.output(), SECONDS)
     state = json.loads(gw.admin("/announcer_state.json").body)["/#/io.l5d.serversets/late/web"][f"{LOOPBACK}:{gw.port}"]
@@ -176,7 +176,7 @@ def test_a_server_on_all_addresses_is_announced_with_each(running: Running, shar
 
 
 def test_a_process_that_is_killed_leaves_no_announcement_behind(running: Running, shared: ZkServer, client: Any) -> None:
-    gw = announcing(running, shared.port, "/#/io.l5d.serversets/killed/web")
+    gw = announcing(running, shared.port, "/#/io.l5d.serversets/killed/web", session_ms=SHORT_SESSION_MS)
     announced(client, "/discovery/killed/web")
     gw.process.signal(signal.SIGKILL)
     announced(client, "/discovery/killed/web", 0)

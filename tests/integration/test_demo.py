@@ -37,4 +37,4 @@ def test_the_demonstration_stays_up_until_it_is_interrupted(running: Running, tm
     assert list(files.iterdir()), demo.output()
     demo.signal(number)
     assert demo.wait(20.0) == 0, demo.output()
-    assert wait_until(lambda: not list(files.iterdir()), 5.0)
+    assert wait_until(lambda: not list(files.iterdir()), 20.0)

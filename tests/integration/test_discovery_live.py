@@ -41,10 +41,11 @@ def test_instances_come_and_go_with_the_lines_of_a_file(running: Running) -> Non
 def test_no_request_fails_while_instances_are_exchanged(running: Running) -> None:
     one, two = named(running, "one"), named(running, "two")
     gw = gateway(running, {"web": one.port})
-    seen = set()
-    for turn in range(20):
-        gw.serve("web", (one, two)[turn % 2].port)
-        seen |= answers(gw, 10)
+    seen: set[str] = set()
+    for turn in range(10):
+        expected = ("two", "one")[turn % 2]
+        gw.serve("web", (two, one)[turn % 2].port)
+        assert wait_until(lambda: seen.update(now := answers(gw, 5)) or now == {expected}, SECONDS)  # noqa: B023
     assert seen == {"one", "two"}
 
 
@@ -55,7 +56,7 @@ def test_a_bad_line_is_logged_with_its_place_and_the_good_ones_stay(running: Run
     (gw.root / "web").write_text(f"{LOOPBACK} {one.port}\nnonsense\n{LOOPBACK} {two.port}  # fine\n{LOOPBACK} 99999\n")
     becomes(gw, "one", "two")
     for line in (2, 4):
-        assert f"{gw.root / 'web'}:{line}: malformed address" in gw.process.output()
+        assert gw.process.says(f"{gw.root / 'web'}:{line}: malformed address")
 
 
 def test_a_file_of_nothing_but_bad_lines_keeps_the_last_good_instances(running: Running) -> None:
@@ -105,7 +106,7 @@ def test_weights_of_a_union_split_requests(running: Running) -> None:
     dtab = "/svc => 0.8 * /#/io.l5d.fs/first & 0.2 * /#/io.l5d.fs/second"
     gw = gateway(running, {"first": one.port, "second": two.port}, router={"dtab": dtab})
     share = sum(gw.get("web").text == "one" for _ in range(200)) / 200
-    assert 0.65 <= share <= 0.93, share
+    assert 0.6 <= share <= 0.96, share
 
 
 def test_the_dtab_file_is_reread_and_a_bad_edit_leaves_the_last_good_one(running: Running) -> None:
@@ -119,7 +120,7 @@ def test_the_dtab_file_is_reread_and_a_bad_edit_leaves_the_last_good_one(running
     becomes(gw, "two")
     file.write_text("/svc => /#/io.l5d.fs/first ;\n/svc -> /wrong\n")
     assert wait_until(lambda: f"{file}:2:" in gw.process.output(), SECONDS), gw.process.output()
-    assert "the last good dtab stays in use" in gw.process.output()
+    assert gw.process.says("the last good dtab stays in use")
     assert answers(gw) == {"two"}
     fresh = file.with_name("dtab.new")
     fresh.write_text("/svc => /#/io.l5d.fs/first\n")

@@ -90,7 +90,7 @@ class Names:
         parsed = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
         return [line for line in parsed if not name or line["name"] == name]
 
-    def becomes(self, name: str, check: Callable[[dict[str, Any]], bool], seconds: float = 10.0) -> None:
+    def becomes(self, name: str, check: Callable[[dict[str, Any]], bool], seconds: float = 20.0) -> None:
         reached = wait_until(lambda: bool(self.lines(name)) and check(self.lines(name)[-1]), seconds)
         assert reached, f"{name}: {self.lines(name)[-3:]}"
 

@@ -162,11 +162,11 @@ def test_outage_of_the_name_server_is_no_outage_of_the_service(running: Running,
     bind.process.stop()
     assert wait_until(lambda: bool(state(gw)["state"]["stale"]), SECONDS)
     assert answers(gw) == {"one"}
-    assert "connection refused" in state(gw)["poll"]["error"]
-    assert len([line for line in gw.process.output().splitlines() if "connection refused; " in line and "WARNING" in line]) == 1
+    assert wait_until(lambda: "connection refused" in state(gw)["poll"]["error"], SECONDS), "a question may have been under way"
+    assert len([line for line in gw.process.output().splitlines() if "connection refused; " in line and "WARNING" in line]) <= 1
     bind.process = bind.start()
     assert wait_until(lambda: not state(gw)["state"]["stale"], SECONDS)
-    assert "answers again" in gw.process.output()
+    assert gw.process.says("answers again")
     bind.serve(("two", two.port))
     becomes(gw, "two")
 

@@ -76,6 +76,7 @@ class Outside:
         root.mkdir()
         port, admin_port = free_port(), free_port()
         settings = config(root, port, admin_port, router={"dtab": DTAB, **router}, server=server)
+        settings["admin"]["shutdownGraceMs"] = 5000  # one test waits for its end
         process = servers.meshgw(self.directory, json.dumps(settings), port=port)
         launch = servers.written(self.directory, "launch.py", LAUNCH)
         process.argv[:1] = [sys.executable, str(launch), str(self.dns_port)]
@@ -99,7 +100,9 @@ def test_a_name_with_a_port_leads_out_and_follows_dns(outside: Outside) -> None:
     assert gateway.metrics()[f"{client}/connections"] == 1
     outside.knows(f"{OTHER} www.test\n")
     assert wait_until(lambda: gateway.get(host).text == OTHER, SECONDS)
-    assert gateway.metrics()[f"{client}/connections"] == 1, "the idle connection to the address that vanished is closed"
+    assert wait_until(lambda: gateway.metrics()[f"{client}/connections"] == 1, SECONDS), (
+        "the idle one to the address that vanished is closed"
+    )
     outside.name_server.stop()
     assert wait_until(lambda: "stale" in gateway.admin("/client_state.json").text, SECONDS)
     assert gateway.get(host).text == OTHER

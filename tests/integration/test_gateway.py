@@ -205,10 +205,8 @@ def test_a_binding_that_never_ends_is_a_502_after_its_time(running: Running) -> 
             one = held.enter_context(closing(socket.socket()))
             one.setblocking(False)
             one.connect_ex((LOOPBACK, port))
-        gw = gateway(running, {"web": port}, router={"bindingTimeoutMs": 300})
-        began = time.monotonic()
-        got = gw.get("web")
-        assert 0.25 < time.monotonic() - began < 0.9, "not the 1 s of a connect"
+        gw = gateway(running, {"web": port}, router={"bindingTimeoutMs": 300, "client": {"connectTimeoutMs": 600_000}})
+        got = gw.get("web")  # the time of a connect is far beyond what it waits
     assert got.status == 502
     assert got.text.startswith("Exceeded 0.3.seconds binding timeout while resolving name: /svc/web")
     assert f"a connection to {LOOPBACK}:{port}" in got.text

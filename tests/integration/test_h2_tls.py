@@ -209,7 +209,7 @@ def test_haproxy_is_spoken_to_in_what_it_agrees_to(running: Running, directory: 
     leaf = authority().leaf(NAME)
     (directory / "both.pem").write_bytes(leaf.certificate_pem + leaf.key_pem())
     port = free_port()
-    times = " timeout connect 1s\n timeout client 5s\n timeout server 5s\n"
+    times = " timeout connect 60s\n timeout client 60s\n timeout server 60s\n"
     bound = f" bind {LOOPBACK}:{port} ssl crt {directory}/both.pem {'' if alpn == 'no-alpn' else alpn}\n"
     asked = ' http-request return status 200 content-type text/plain lf-string "HTTP/%[req.ver]"\n'
     running.add(servers.haproxy(directory, f"defaults\n mode http\n{times}frontend f\n{bound}{asked}", port=port))

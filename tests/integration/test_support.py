@@ -39,7 +39,7 @@ def test_haproxy_passes_requests_on(running: Running) -> None:
     origin = running.add(servers.service(running.directory, "web01"))
     port = free_port()
     config = (
-        "defaults\n mode http\n timeout connect 5s\n timeout client 5s\n timeout server 5s\n"
+        "defaults\n mode http\n timeout connect 60s\n timeout client 60s\n timeout server 60s\n"
         f"listen front\n bind 127.0.0.1:{port}\n server one 127.0.0.1:{origin.port}\n"
     )
     running.add(servers.haproxy(running.directory, config, port=port))

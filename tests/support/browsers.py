@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
 
-SECONDS = 15.0
+SECONDS = 30.0
 """The longest a page is waited for; a machine that runs two browsers and two gateways is slow at times."""
 
 DESKTOP, TABLET, PHONE = (1440, 900), (768, 1024), (390, 844)

@@ -89,7 +89,7 @@ def fleet(
     token.write_text(TOKEN)
     base = {"protocol": "http", "dtab": f"/svc => /$/inet/{LOOPBACK}/{upstream}/#; /svc/web => /$/inet/{LOOPBACK}/{upstream}"}
     settings: Json = {
-        "admin": {"port": admin_port, "shutdownGraceMs": 3000, "authentication": {"operatorTokenFile": str(token)}, **(admin or {})},
+        "admin": {"port": admin_port, "shutdownGraceMs": 10_000, "authentication": {"operatorTokenFile": str(token)}, **(admin or {})},
         "telemetry": [{"kind": "io.l5d.prometheus"}],
         "workers": workers,
         "routers": [
@@ -134,7 +134,7 @@ class Load:
 
     def __init__(self, running: Running, port: int, *, connections: int = 16, pause_ms: int = 3, name: str = "wrk") -> None:
         script = servers.written(running.directory, f"{name}.lua", f"function delay() return {pause_ms} end\n")
-        argv = ["wrk", "-t1", f"-c{connections}", "-d600s", "--timeout", "5s", "-H", "Host: web", "-s", str(script)]
+        argv = ["wrk", "-t1", f"-c{connections}", "-d600s", "--timeout", "60s", "-H", "Host: web", "-s", str(script)]
         self._process = running.add(Process(name, [*argv, f"http://{LOOPBACK}:{port}/"], running.directory))
 
     def end(self) -> Loss:

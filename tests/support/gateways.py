@@ -105,7 +105,7 @@ def config(
     """One HTTP router over the names in ``root``; the mappings are laid over the router's, its server's and the file's own keys."""
     one: Json = {"protocol": "http", "dtab": "/svc => /#/io.l5d.fs", "servers": [{"port": port, **(server or {})}], **(router or {})}
     return {
-        "admin": {"port": admin_port, "shutdownGraceMs": 3000},
+        "admin": {"port": admin_port, "shutdownGraceMs": 10_000},
         "namers": [{"kind": "io.l5d.fs", "rootDir": str(root)}],
         "telemetry": [{"kind": "io.l5d.prometheus"}],
         "routers": [one],

@@ -16,7 +16,7 @@ from support import h2_frames as f
 from support.h2_frames import Frame
 from support.processes import LOOPBACK
 
-SECONDS = 5.0
+SECONDS = 20.0
 """The longest a test waits for one thing."""
 PROBE = 0x7000_0001
 """The stream on which a connection is shown to be usable still; greater than any that tests open."""

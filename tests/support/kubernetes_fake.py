@@ -43,7 +43,7 @@ class FakeKubernetes:
             context = ssl.create_default_context()
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # a test's own server on the loopback
             handlers.append(urllib.request.HTTPSHandler(context=context))
-        with urllib.request.build_opener(*handlers).open(request, timeout=10.0) as answer:
+        with urllib.request.build_opener(*handlers).open(request, timeout=20.0) as answer:
             return json.loads(answer.read())
 
     def put(self, plural: str, value: Json) -> None:

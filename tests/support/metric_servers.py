@@ -60,10 +60,9 @@ class Prometheus:
         found = json.loads(_ask(self._url("/api/v1/targets"))[1])["data"]["activeTargets"]
         return {target["scrapeUrl"]: target["lastError"] or target["health"] for target in found if target["health"] != "unknown"}
 
-    def wait_up(self, count: int) -> dict[str, str]:
-        """The targets, once ``count`` of them were scraped."""
-        assert wait_until(lambda: len(self.targets()) >= count, SECONDS), self.targets()
-        return self.targets()
+    def wait_up(self, *urls: str) -> None:
+        """Wait until the targets are exactly these, and all were scraped well."""
+        assert wait_until(lambda: self.targets() == dict.fromkeys(urls, "up"), SECONDS), self.targets()
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """The result of an instant query. Raises AssertionError with Prometheus's words for one that it refuses."""
@@ -78,6 +77,10 @@ class Prometheus:
         found = self.query(expression)
         assert len(found) <= 1, found
         return float(found[0]["value"][1]) if found else None
+
+    def becomes(self, expression: str, expected: float) -> None:
+        """Wait until this is the value: one scrape that took too long leaves none for a while."""
+        assert wait_until(lambda: self.value(expression) == expected, SECONDS), f"{expression}: {self.query(expression)}"
 
 
 class InfluxDB:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import closing
 from pathlib import Path
+from typing import ClassVar
 
 from support.ports import LOOPBACK, PortBlock
 
@@ -140,6 +141,17 @@ class Process:
         """Everything the program printed so far."""
         return self.output_file.read_text(errors="replace") if self.output_file.exists() else ""
 
+    def state(self) -> str:
+        """In words: whether it runs, or its exit status."""
+        if self._popen is None:
+            return "not started"
+        status = self._popen.poll()
+        return "running" if status is None else f"ended with status {status}"
+
+    def says(self, text: str, seconds: float = 20.0) -> bool:
+        """Whether the output has ``text``, or comes to have it: a line may be written a little after the answer that a caller has."""
+        return wait_until(lambda: text in self.output(), seconds)
+
     def describe(self, problem: str, lines: int = 40) -> str:
         """A message: the problem, the command, the last ``lines`` of the output."""
         tail = "\n".join(self.output().splitlines()[-lines:])
@@ -159,20 +171,30 @@ class Process:
         except subprocess.TimeoutExpired:
             return None
 
-    def stop(self, seconds: float = 5.0) -> int | None:
+    def stop(self, seconds: float = 20.0) -> int | None:
         """Ask the program to end, kill it and its children after ``seconds``; its exit status. Harmless when repeated."""
         if self._popen is None:
             return None
         if self._popen.poll() is None:
             self._popen.terminate()
             if self.wait(seconds) is None:
-                os.killpg(self._popen.pid, signal.SIGKILL)  # its own session, see start(): nobody else is in the group
-                self._popen.wait()
-        return self._popen.returncode
+                self.kill()
+        return self._popen.wait()
+
+    def kill(self) -> None:
+        """End the program and its children at once; the status is there as soon as they are gone, see :meth:`wait`."""
+        if self._popen is not None and self._popen.poll() is None:
+            os.killpg(self._popen.pid, signal.SIGKILL)  # its own session, see start(): nobody else is in the group
 
 
 class Running:
-    """The programs of one test or run: stopped together, the last started first."""
+    """The programs of one test or run, ended together.
+
+    They are killed: how a program ends in good order is what single tests are about, and waiting for it after each of them takes minutes.
+    """
+
+    alive: ClassVar[list[Running]] = []
+    """Those in use, the oldest first."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -187,12 +209,17 @@ class Running:
         return process.start().wait_ready(seconds, is_ready)
 
     def stop(self) -> None:
-        """Stop everything."""
-        while self._processes:
-            self._processes.pop().stop()
+        """End everything."""
+        ended, self._processes = self._processes, []
+        for process in reversed(ended):
+            process.kill()
+        for process in ended:
+            process.stop()
 
     def __enter__(self) -> Running:
+        self.alive.append(self)
         return self
 
     def __exit__(self, *_exc: object) -> None:
+        self.alive.remove(self)
         self.stop()

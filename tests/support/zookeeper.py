@@ -46,7 +46,7 @@ class ZkServer:
             self.data,
             f"{self._lives}.cfg",
             f"tickTime={TICK_MS}\ndataDir={directory}\nclientPort={self.port}\nclientPortAddress={LOOPBACK}\n"
-            "admin.enableServer=false\n4lw.commands.whitelist=*\nmaxClientCnxns=0\n",
+            "admin.enableServer=false\nmaxSessionTimeout=60000\n4lw.commands.whitelist=*\nmaxClientCnxns=0\n",
         )
         argv = [tool("java"), "-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", str(JAR)]
         argv += ["org.apache.zookeeper.server.quorum.QuorumPeerMain", str(config)]

@@ -37,11 +37,11 @@ def test_any_lines_are_understood_or_refused(lines: list[bytes]) -> None:
 
 
 def test_a_long_run_of_blanks_is_judged_at_once() -> None:
-    began = time.perf_counter()
-    for line in (b"a:" + b" " * 8000 + b"\x01", b"a: b" + b"\t " * 4000 + b"\x01", b"a: " + b"b " * 4000 + b"\x7f"):
+    began = time.process_time()
+    for line in (b"a:" + b" " * 80_000 + b"\x01", b"a: b" + b"\t " * 40_000 + b"\x01", b"a: " + b"b " * 40_000 + b"\x7f"):
         with pytest.raises(MalformedField):
             FieldTable().learn(line)
-    assert time.perf_counter() - began < 0.1
+    assert time.process_time() - began < 5, "it takes minutes where the time grows with the square of the length"
 
 
 def test_memory_of_lines_is_bounded_and_keeps_no_credentials() -> None:
