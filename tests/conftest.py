@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from support.processes import Running
+from support.forks import Forks
+from support.processes import Process, Running
 
 # Programs are started beside gRPC's threads, which need not be made ready for a copy of the process.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -19,6 +20,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 settings.register_profile("random", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("fixed", settings.get_profile("random"), derandomize=True)
 settings.load_profile("random")
+Process.forks = Forks()
 MOST_OUTPUT = 20_000
 """Characters of each program's output in a report; the end tells most, and a broken test may have a load of requests behind it."""
 

@@ -76,7 +76,7 @@ def ask(gw: Gateway, held: Held) -> socket.socket:
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "admin"])
 def test_a_request_under_way_is_answered_before_a_graceful_end(running: Running, held: Held, how: str) -> None:
-    gw = gateway(running, {"slow": held.port})
+    gw = gateway(running, {"slow": held.port}, afresh=True)
     idle = socket.create_connection((LOOPBACK, gw.port), timeout=SECONDS)
     with closing(idle), closing(ask(gw, held)) as caller:
         if how == "admin":
@@ -184,7 +184,7 @@ def test_the_gateway_works_on_any_reactor(running: Running, held: Held, reactor:
     root.mkdir()
     (root / "big").write_bytes(bytes(3_000_000))
     nginx = Nginx(running, f"root {root}; dav_methods PUT;")
-    gw = gateway(running, {"web": nginx.port, "slow": held.port, "refused": free_port()}, twistd=[f"--reactor={reactor}"])
+    gw = gateway(running, {"web": nginx.port, "slow": held.port, "refused": free_port()}, twistd=[f"--reactor={reactor}"], afresh=True)
     assert len(gw.get("web", "/big").body) == 3_000_000
     assert gw.get("refused").status == 502
     with closing(socket.create_connection((LOOPBACK, gw.port), timeout=SECONDS)) as caller:

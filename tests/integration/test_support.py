@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from support import servers
+from support.forks import TWISTD, Forks
 from support.ports import BLOCK, PortBlock, candidates
 from support.processes import Process, ProcessFailed, Running, accepts, free_port, is_free
 
@@ -75,6 +76,37 @@ def test_a_program_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     process = Process("stubborn", [sys.executable, "-c", text], tmp_path).start()
     process.wait_ready(is_ready=lambda: "up" in process.output())
     assert process.stop(seconds=0.2) == -9
+
+
+@pytest.fixture
+def forks() -> Forks:
+    found = Process.forks
+    assert found is not None
+    return found
+
+
+def test_a_copy_has_the_command_line_directory_and_environment_that_it_is_given(
+    tmp_path: Path, forks: Forks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TELL", "me")
+    (tmp_path / "tells.py").write_text(
+        "import os, sys\nprint(os.getcwd(), os.environ['TELL'], sys.argv[1:], os.getsid(0) == os.getpid())\n"
+    )
+    words = ["--nodaemon", "--pidfile=", "--python", "tells.py"]
+    copied = forks.start([TWISTD, *words], tmp_path, tmp_path / "out")
+    assert copied.wait(20.0) == 1, "a script that is no application"
+    assert f"{tmp_path} me {words} True\n" in (tmp_path / "out").read_text()
+
+
+def test_the_status_of_a_copy_is_known_and_a_signal_ends_it(tmp_path: Path, forks: Forks) -> None:
+    (tmp_path / "waits.py").write_text("import time\nprint('up', flush=True)\ntime.sleep(60)\n")
+    with Running(tmp_path) as running:
+        process = Process("copy", [TWISTD, "--nodaemon", "--pidfile=", "--python", "waits.py"], tmp_path)
+        running.add(process, is_ready=lambda: "up" in process.output())
+        assert (process.state(), process.wait(0.01)) == ("running", None)
+        process.kill()
+        assert process.wait(20.0) == -9
+        assert process.state() == "ended with status -9"
 
 
 def test_ports_given_by_two_processes_differ() -> None:

@@ -125,10 +125,11 @@ def gateway(
     name: str = "meshgw",
     twistd: Sequence[str] = (),
     options: Sequence[str] = (),
+    afresh: bool = False,
 ) -> Gateway:
     """Start a gateway whose ``names`` lead to ports and wait until it serves on ``port``, by default a free one.
 
-    ``twistd`` are options put before ``meshgw``, ``options`` those behind.
+    ``twistd`` are options put before ``meshgw``, ``options`` those behind. ``afresh``: see :class:`support.processes.Process`.
     """
     directory = running.directory
     root = directory / f"{name}-names"
@@ -143,6 +144,7 @@ def gateway(
     process = servers.meshgw(directory, text, port=port, name=name)
     at = process.argv.index("meshgw")
     process.argv += options
+    process.afresh = afresh
     process.argv[at:at] = list(twistd)
     running.add(process, is_ready=lambda: accepts(port, address) and accepts(admin_port))
     return Gateway(process, port, admin_port, root)

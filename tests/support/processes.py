@@ -17,6 +17,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import ClassVar
 
+from support.forks import TWISTD, Forked, Forks
 from support.ports import LOOPBACK, PortBlock
 
 POLL_SECONDS = 0.02
@@ -65,8 +66,21 @@ def wait_until(statement: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
+def raise_open_files() -> None:
+    """Let this process open many files."""
+    for limit in (OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+            break
+        except (ValueError, OSError):
+            continue  # not allowed to raise the hard limit: take all that it allows
+
+
 class Process:
     """One program: ``argv`` run in ``directory``, output in ``<name>.out`` there, pinned to CPU ``core`` (or some) if given."""
+
+    forks: ClassVar[Forks | None] = None
+    """If set, gateways are copies of a process that has imported them, as in the tests; benchmarks measure what users start."""
 
     def __init__(
         self,
@@ -77,10 +91,13 @@ class Process:
         port: int | None = None,
         core: int | Set[int] | None = None,
         env: Mapping[str, str] | None = None,
+        afresh: bool = False,
     ) -> None:
+        """``afresh``: execute the program even where gateways are copied instead, see :attr:`forks`."""
         self.name, self.argv, self.directory, self.port, self.core = name, list(argv), directory, port, core
         self._env = {**os.environ, **env} if env is not None else None
-        self._popen: subprocess.Popen[bytes] | None = None
+        self.afresh = afresh
+        self._popen: subprocess.Popen[bytes] | Forked | None = None
         self.output_file = directory / f"{name}.out"
 
     @property
@@ -97,6 +114,10 @@ class Process:
 
     def start(self) -> Process:
         """Start the program without waiting for it."""
+        is_plain = self.argv[0] == TWISTD and "--nodaemon" in self.argv and self._env is None and self.core is None
+        if self.forks is not None and is_plain and not self.afresh:
+            self._popen = self.forks.start(self.argv, self.directory, self.output_file)
+            return self
         with self.output_file.open("ab") as output:
             try:
                 self._popen = subprocess.Popen(
@@ -114,12 +135,7 @@ class Process:
         return self
 
     def _prepare(self) -> None:
-        for limit in (OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]):
-            try:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-                break
-            except (ValueError, OSError):
-                continue  # not allowed to raise the hard limit: take all that it allows
+        raise_open_files()
         if self.core is not None:
             os.sched_setaffinity(0, {self.core} if isinstance(self.core, int) else self.core)
 
