@@ -51,11 +51,17 @@ def test_schema_of_an_empty_installation_is_json() -> None:
     assert json.dumps(file_schema(Registry({group: [] for group in GROUPS})))
 
 
-@pytest.mark.parametrize("file", sorted(CONFIGS.glob("supported/*")) + sorted(CONFIGS.glob("later/*")), ids=lambda file: file.name)
-def test_fixtures_are_valid_as_they_are_for_the_loader(file: Path, registry: Registry) -> None:
+@pytest.fixture(scope="module")
+def validator(registry: Registry) -> Any:
+    """The schema, checked once: that alone takes more than a second."""
     jsonschema = pytest.importorskip("jsonschema")
     schema = file_schema(registry)
     jsonschema.Draft202012Validator.check_schema(schema)
-    errors = list(jsonschema.Draft202012Validator(schema).iter_errors(yaml.safe_load(file.read_text().replace("\t", "  "))))
+    return jsonschema.Draft202012Validator(schema)
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("supported/*")) + sorted(CONFIGS.glob("later/*")), ids=lambda file: file.name)
+def test_fixtures_are_valid_as_they_are_for_the_loader(file: Path, validator: Any) -> None:
+    errors = list(validator.iter_errors(yaml.safe_load(file.read_text().replace("\t", "  "))))
     # What only a check over values refuses is valid for the schema.
     assert bool(errors) == (file.parent.name == "later" and file.name != "compression.yaml"), [error.message for error in errors]
