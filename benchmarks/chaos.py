@@ -282,6 +282,7 @@ class Result:
     strange: Sequence[str]
     left: Sequence[str]
     defects: Sequence[str]
+    least: float
 
     @property
     def sent(self) -> int:
@@ -298,12 +299,12 @@ class Result:
         found = [*self.strange, *self.left, *self.defects]
         if not self.sent:
             found.append("no request was sent")
-        if self.success < LEAST_SUCCESS:
-            found.append(f"only {self.success:.3%} of {self.sent} requests succeeded, {LEAST_SUCCESS:.1%} is the bound")
+        if self.success < self.least:
+            found.append(f"only {self.success:.3%} of {self.sent} requests succeeded, {self.least:.1%} is the bound")
         return found
 
 
-def run(directory: Path, *, seconds: float, seed: int, callers: int, defenceless: bool) -> Result:
+def run(directory: Path, *, seconds: float, seed: int, callers: int, defenceless: bool, least: float) -> Result:
     """One run in ``directory``."""
     random = Random(seed)
     with ExitStack() as stack:
@@ -327,7 +328,7 @@ def run(directory: Path, *, seconds: float, seed: int, callers: int, defenceless
         load.stop()
         left = settled(mesh, files)
         defects = [line for line in mesh.process.output().splitlines() if "defect" in line or line.startswith("Traceback")]
-        return Result(load.tallies, load.strange, left, defects)
+        return Result(load.tallies, load.strange, left, defects, least)
 
 
 def report(result: Result, seed: int) -> Iterator[str]:
@@ -358,9 +359,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the order of faults and the choice of backends")
     parser.add_argument("--callers", type=int, default=4, help="keep-alive connections that send requests")
     parser.add_argument("--defenceless", action="store_true", help="without retries and breakers, to see what they are good for")
+    parser.add_argument("--least", type=float, default=LEAST_SUCCESS, help="the part of the requests that has to succeed")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="chaos-") as directory:
-        result = run(Path(directory), seconds=options.seconds, seed=options.seed, callers=options.callers, defenceless=options.defenceless)
+        result = run(Path(directory), **vars(options))
     sys.stdout.write("\n".join(report(result, options.seed)) + "\n")
     return 1 if result.problems() else 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -41,6 +41,16 @@ def pages(browser: Browser, mesh: Mesh) -> Iterator[Pages]:
         yield made
         problems = [problem for watched in made.watched for problem in watched.problems]
     assert problems == []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Any:
+    """Attach what a failed test's pages show."""
+    report = yield
+    pages = getattr(item, "funcargs", {}).get("pages")
+    if call.when == "call" and report.failed and isinstance(pages, Pages):
+        report.sections += [(f"page {watched.page.url}", watched.describe()) for watched in pages.watched]
+    return report
 
 
 @pytest.fixture

@@ -69,6 +69,16 @@ class Watched:
         page.on("pageerror", lambda error: self.problems.append(f"page error: {error}"))
         page.on("request", self._asked)
 
+    def describe(self) -> str:
+        """What went wrong in it, and the text that it shows."""
+        from playwright.sync_api import Error
+
+        try:
+            text = self.page.locator("body").inner_text(timeout=5000)
+        except Error as error:
+            text = f"its text cannot be read: {error}"
+        return "\n".join((*self.problems, text))
+
     def _said(self, message: ConsoleMessage) -> None:
         if message.type not in ("error", "warning"):
             return

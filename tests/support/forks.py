@@ -138,18 +138,23 @@ def become(request: dict[str, Any]) -> NoReturn:
 
 
 def serve() -> None:
-    """Answer until there are no more requests; copies never come back from here."""
+    """Answer until there are no more requests, then end what still runs; copies never come back from here."""
+    alive = set()
     for line in iter(sys.stdin.buffer.readline, b""):
         request = json.loads(line)
         if "poll" in request:
             pid, status = os.waitpid(request["poll"], os.WNOHANG)
+            alive.discard(pid)
             answer = os.waitstatus_to_exitcode(status) if pid else None
         else:
             answer = copy()
             if answer == 0:
                 become(request)
+            alive.add(answer)
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
+    for pid in alive:
+        os.killpg(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":
