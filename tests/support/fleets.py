@@ -13,7 +13,7 @@ import attrs
 
 from support import servers
 from support.gateways import LOOPBACK, SECONDS, Answer, Gateway, Json
-from support.processes import Process, Running, accepts, free_port, wait_until
+from support.processes import START_SECONDS, Process, Running, accepts, free_port, wait_until
 
 TOKEN = "operator-token-of-tests"
 SERVES = re.compile(r"worker (\S+) serves, pid (\d+)")
@@ -41,7 +41,7 @@ class Fleet:
         """Name and pid of each worker that has come to serve, in the order of their starts."""
         return [(name, int(pid)) for name, pid in SERVES.findall(self.logged())]
 
-    def wait_started(self, count: int, seconds: float = SECONDS) -> dict[str, int]:
+    def wait_started(self, count: int, seconds: float = START_SECONDS) -> dict[str, int]:
         """The pid of the latest worker of each name, once ``count`` have started in all."""
         assert wait_until(lambda: len(self.started()) >= count, seconds), self.gateway.process.describe(f"{count} workers did not start")
         return dict(self.started())
@@ -53,13 +53,13 @@ class Fleet:
 
     def reload(self) -> Answer:
         """``POST /admin/reload`` as the operator."""
-        return self.gateway.admin("/admin/reload", b"", Authorization=f"Bearer {TOKEN}")
+        return self.gateway.admin("/admin/reload", b"", seconds=START_SECONDS, Authorization=f"Bearer {TOKEN}")
 
     def reload_by_signal(self, text: str = "the configuration is reloaded") -> None:
         """SIGHUP, and wait until the log says ``text`` once more."""
         before = self.logged().count(text)
         self.gateway.process.signal(signal.SIGHUP)
-        told = wait_until(lambda: self.logged().count(text) > before, 2 * SECONDS)
+        told = wait_until(lambda: self.logged().count(text) > before, START_SECONDS)
         assert told, self.gateway.process.describe(f"{text!r} was not logged")
 
     def metric(self, name: str) -> float:

@@ -58,7 +58,15 @@ class Gateway:
         """Make ``name`` lead to these ports, replacing its file at once."""
         write_name(self.root, name, *ports, host=host)
 
-    def admin(self, path: str, body: bytes | None = None, content_type: str = "", method: str | None = None, **headers: str) -> Answer:
+    def admin(
+        self,
+        path: str,
+        body: bytes | None = None,
+        content_type: str = "",
+        method: str | None = None,
+        seconds: float = SECONDS,
+        **headers: str,
+    ) -> Answer:
         """Ask the admin server, with further ``headers`` (an underscore stands for a hyphen); an error status is an answer too."""
         fields = {name.replace("_", "-"): value for name, value in headers.items()}
         request = urllib.request.Request(f"http://{LOOPBACK}:{self.admin_port}{path}", data=body, headers=fields, method=method)
@@ -66,7 +74,7 @@ class Gateway:
             request.add_header("Content-Type", content_type)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=SECONDS) as answer:
+            with opener.open(request, timeout=seconds) as answer:
                 return Answer(answer.status, {name.lower(): value for name, value in answer.headers.items()}, answer.read())
         except urllib.error.HTTPError as error:
             with error:

@@ -21,6 +21,7 @@ from support.forks import TWISTD, Forked, Forks
 from support.ports import LOOPBACK, PortBlock
 
 POLL_SECONDS = 0.02
+START_SECONDS = 60.0  # a second on an idle machine for what imports most
 OPEN_FILES = 65536  # 10,000 idle connections and their upstream side, with room; root may raise the limit, others keep theirs
 
 _ports = PortBlock()
@@ -139,7 +140,7 @@ class Process:
         if self.core is not None:
             os.sched_setaffinity(0, {self.core} if isinstance(self.core, int) else self.core)
 
-    def wait_ready(self, seconds: float = 20.0, is_ready: Callable[[], bool] | None = None) -> Process:
+    def wait_ready(self, seconds: float = START_SECONDS, is_ready: Callable[[], bool] | None = None) -> Process:
         """Wait until ``is_ready()``, or until ``port`` accepts. Raises :class:`ProcessFailed` when it ends or takes longer."""
         check = is_ready or self._accepts
         reached = wait_until(lambda: not self.is_running or check(), seconds)
@@ -219,7 +220,7 @@ class Running:
     def __iter__(self) -> Iterator[Process]:
         return iter(self._processes)
 
-    def add(self, process: Process, *, seconds: float = 20.0, is_ready: Callable[[], bool] | None = None) -> Process:
+    def add(self, process: Process, *, seconds: float = START_SECONDS, is_ready: Callable[[], bool] | None = None) -> Process:
         """Start ``process``, wait until it is ready, and take care of its end even if it never is."""
         self._processes.append(process)
         return process.start().wait_ready(seconds, is_ready)
