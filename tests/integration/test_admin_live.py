@@ -200,8 +200,8 @@ def test_tokens_are_needed_and_may_be_rotated_while_running(running: Running) ->
     assert "admin:authentication_failures 1\n" in gw.admin("/metrics", **rotated).text
     program = "import sys; from meshgw.cli.meshgw import main; sys.exit(main(sys.argv[1:]))"
     argv = [sys.executable, "-c", program, "dtab", "--admin", f"http://{LOOPBACK}:{gw.admin_port}", "/svc/web"]
-    assert subprocess.run([*argv, "--token-file", str(reader)], capture_output=True, timeout=60, check=False).returncode == 0
-    assert b"answered 401" in subprocess.run(argv, capture_output=True, timeout=60, check=False).stderr
+    assert subprocess.run([*argv, "--token-file", str(reader)], capture_output=True, timeout=300, check=False).returncode == 0
+    assert b"answered 401" in subprocess.run(argv, capture_output=True, timeout=300, check=False).stderr
     assert (gw.admin("/admin/shutdown", b"").status, gw.admin("/admin/shutdown", b"", **as_operator).text) == (401, "quitting")
     assert wait_until(lambda: not gw.process.is_running, SECONDS)
     assert "0123456789" not in gw.process.output()
@@ -211,7 +211,7 @@ def test_missing_token_file_ends_the_start_with_its_name(running: Running) -> No
     missing = running.directory / "none"
     settings = config(running.directory, free_port(), free_port(), top={"admin": {"authentication": {"operatorTokenFile": str(missing)}}})
     argv = meshgw(running.directory, json.dumps(settings), port=None).argv
-    done = subprocess.run(argv, cwd=running.directory, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(argv, cwd=running.directory, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode not in (0, None)
     assert f"admin.authentication.operatorTokenFile: {missing}: No such file or directory" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr

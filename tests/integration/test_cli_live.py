@@ -18,7 +18,7 @@ MESHGW = str(Path(sys.executable).with_name("meshgw"))
 
 
 def meshgw(directory: Path, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([MESHGW, *words], cwd=directory, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([MESHGW, *words], cwd=directory, input=stdin, capture_output=True, text=True, timeout=300, check=False)
     assert "Traceback" not in done.stdout + done.stderr
     return done
 
@@ -97,7 +97,7 @@ def test_dtab_explains_from_a_file_and_from_a_running_gateway(running: Running) 
 
 def test_a_reader_that_stops_early_is_no_error_text(tmp_path: Path) -> None:
     done = subprocess.run(
-        ["bash", "-c", f'"{MESHGW}" schema | head -n 1'], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        ["bash", "-c", f'"{MESHGW}" schema | head -n 1'], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
     assert (done.stdout, done.stderr) == ("{\n", "")
 

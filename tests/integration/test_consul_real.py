@@ -284,7 +284,7 @@ def test_dtab_command_explains_the_canary_over_a_real_consul(shared: Place) -> N
     file.write_text(json.dumps(text))
     program = "import sys; from meshgw.cli.meshgw import main; sys.exit(main(sys.argv[1:]))"
     argv = [sys.executable, "-c", program, "dtab", "/svc/cli", "--config", str(file)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     for tag, weight, server in (("prod", "9.00", shared.one), ("canary", "1.00", shared.two)):
         assert f"weight {weight}: /#/tagged/dc1/{tag}/cli" in done.stdout

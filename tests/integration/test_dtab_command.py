@@ -38,7 +38,7 @@ LEAF = {
 
 def meshgw_dtab(*words: str) -> subprocess.CompletedProcess[str]:
     program = "import sys; from meshgw.cli.meshgw import main; sys.exit(main(sys.argv[1:]))"
-    return subprocess.run([sys.executable, "-c", program, "dtab", *words], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([sys.executable, "-c", program, "dtab", *words], capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture

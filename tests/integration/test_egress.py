@@ -200,7 +200,7 @@ def test_the_dtab_of_the_guide_is_explained_offline(tmp_path: Path, name: str, b
     file.write_text(json.dumps({"routers": [{"protocol": "http", "dtab": DTAB, "servers": [{"port": 0}]}]}))
     program = "import sys; from meshgw.cli.meshgw import main; sys.exit(main(sys.argv[1:]))"
     argv = [sys.executable, "-c", program, "dtab", f"/svc/{name}", "--config", str(file)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert f"bound to {bound}" in done.stdout
     assert f"127.0.0.1:{bound.split('/')[3]}" in done.stdout

@@ -75,7 +75,7 @@ def becomes(gw: Gateway, *expected: str, host: str = "web") -> None:
 def meshgw_dtab(directory: Path, name: str) -> subprocess.CompletedProcess[str]:
     program = "import sys; from meshgw.cli.meshgw import main; sys.exit(main(sys.argv[1:]))"
     argv = [sys.executable, "-c", program, "dtab", name, "--config", str(directory / "meshgw.yml")]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
 
 
 def metric(gw: Gateway, name: str) -> float:

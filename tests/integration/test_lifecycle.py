@@ -118,7 +118,7 @@ def test_shutdown_takes_its_own_grace_and_may_be_asked_twice(running: Running, h
 
 def start(directory: Path, *words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     argv = [TWISTD, "--nodaemon", "--pidfile=", "meshgw", *words]
-    return subprocess.run(argv, cwd=directory, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(argv, cwd=directory, input=stdin, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_a_bad_configuration_ends_the_start_with_every_problem_at_its_place(tmp_path: Path) -> None:
@@ -172,9 +172,9 @@ def test_the_configuration_is_read_from_standard_input(running: Running) -> None
 
 
 def test_the_command_is_known_outside_the_checkout_without_its_imports(tmp_path: Path) -> None:
-    done = subprocess.run([TWISTD, "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([TWISTD, "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True)
     assert "A service mesh gateway" in done.stdout
-    done = subprocess.run([TWISTD, "--help-reactors"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([TWISTD, "--help-reactors"], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True)
     assert "meshgw" in done.stdout
 
 
@@ -207,7 +207,7 @@ def test_a_daemon_writes_its_pid_and_log_and_ends_on_sigterm(running: Running) -
     port, admin_port = free_port(), free_port()
     servers.written(running.directory, "m.yml", json.dumps(config(root, port, admin_port)))
     argv = [TWISTD, "--pidfile=gateway.pid", "--logfile=gateway.log", "meshgw", "m.yml"]
-    subprocess.run(argv, cwd=running.directory, capture_output=True, timeout=60, check=True)
+    subprocess.run(argv, cwd=running.directory, capture_output=True, timeout=300, check=True)
     pid_file = running.directory / "gateway.pid"
     assert wait_until(lambda: accepts(port) and pid_file.exists(), SECONDS)
     pid = int(pid_file.read_text())

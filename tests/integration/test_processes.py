@@ -241,7 +241,7 @@ def test_a_first_start_that_fails_ends_with_status_1_and_the_reason(running: Run
     file = running.directory / "m.yml"
     file.write_text(json.dumps({"admin": {"port": admin_port}, "workers": 2, "routers": [router]}))
     argv = [str(Path(sys.executable).with_name("twistd")), "--nodaemon", "--pidfile=m.pid", "meshgw", str(file)]
-    done = subprocess.run(argv, cwd=running.directory, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(argv, cwd=running.directory, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "the workers could not start: cannot open log file" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr

@@ -38,7 +38,7 @@ def _is_up(url: str) -> bool:
 
 def promtool(*words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """Run it; the caller looks at the exit status."""
-    return subprocess.run([tool("promtool"), *words], input=stdin, capture_output=True, timeout=60, check=False)
+    return subprocess.run([tool("promtool"), *words], input=stdin, capture_output=True, timeout=300, check=False)
 
 
 class Prometheus:
