@@ -98,7 +98,8 @@ class ClientStream(H2Stream):
         if host:
             lines.append(b":authority: " + host)
         lines += headers.lines
-        if b"te" in headers.seen and b"trailers" in headers.seen[b"te"].lower():
+        te = headers.seen.get(b"te")
+        if te is not None and b"trailers" in te.lower():
             lines.append(b"te: trailers")
         body, ex.body = ex.body, None
         done = ex.body_done

@@ -223,6 +223,8 @@ class H2Pool:
 
     def released(self, client: H2Client) -> None:
         """A connection may have room: serve who waits, or let it rest."""
+        if client.streams and not self._waiters and not self._was_full:
+            return  # nobody waits, and it does not rest
         if self._serving:
             return  # this is told while somebody is being served; the loop below goes on
         self._serving = True

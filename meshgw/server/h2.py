@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 READ_AHEAD = 65536
 """Bytes of a body that cannot be sent on yet, above which the caller is given no more credit for its stream."""
-MOST_SPARE = 64
-"""Exchanges that a connection keeps for requests to come."""
+MOST_SPARE = 128
+"""Exchanges that a connection keeps for requests to come; most callers have up to a hundred streams."""
 STATUS_LINES = {status: b":status: %d" % status for status in range(200, 600)}
 MOST_UNREAD = 1 << 19
 """Bytes of answers that wait beside what the socket's buffer should take, above which a caller is not listened to until it reads."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, unquote_plus
 
@@ -16,6 +17,8 @@ from meshgw.wire.headers import Headers
 CONTENT_TYPE: Final = b"application/grpc"
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])\Z")
 _UNITS: Final = {b"H": 3_600_000_000_000, b"M": 60_000_000_000, b"S": 1_000_000_000, b"m": 1_000_000, b"u": 1000, b"n": 1}
+_IN_MICROS: Final = range(100_000_000, 99_999_999_001)
+"""Nanoseconds that are told in microseconds: more than eight digits can say, and fewer than need a larger unit."""
 _STATUS: Final = re.compile(rb"[0-9]{1,9}\Z")
 LONGEST_MESSAGE: Final = 1024
 
@@ -91,6 +94,7 @@ def status_in(lines: list[bytes]) -> int | None:
     return None
 
 
+@lru_cache(maxsize=1024)  # each is asked for twice, and most callers say the same in all their calls
 def timeout_ns(value: bytes) -> int | None:
     """The nanoseconds of a ``grpc-timeout``; None for a malformed one."""
     match = _TIMEOUT.match(value)
@@ -99,6 +103,8 @@ def timeout_ns(value: bytes) -> int | None:
 
 def show_timeout(ns: int) -> bytes:
     """The text of a ``grpc-timeout``, rounded up to what eight digits can say."""
+    if ns in _IN_MICROS:  # nearly always
+        return b"%du" % -(-ns // 1000)
     for unit in (b"n", b"u", b"m", b"S", b"M", b"H"):
         value = -(-ns // _UNITS[unit])
         if value < 100_000_000:
