@@ -2,10 +2,11 @@
 
 Where valgrind is installed the figures are instructions per request, which a busy machine does not disturb: the whole gateway, as twistd
 starts it, runs twice under callgrind and answers 200 and 2,200 requests; the difference divided by 2,000 is free of what starting costs.
-It says nothing about the kernel's part. Requests of HTTP/1.1 come one by one; calls over HTTP/2 are those of `h2.py`, ten and a hundred
-streams of one connection at a time, where h2load and nghttpd are installed. Otherwise, or with `--cpu`, the figure is CPU per request
-divided by nginx's in the same rounds; that needs a quiet machine. Accepted figures are kept by interpreter in accepted.json; `--accept`
-writes the present ones. Run it by hand and before a release: a figure of another machine's build proves nothing.
+It says nothing about the kernel's part. Requests of HTTP/1.1 come one by one. Calls over HTTP/2 are those of `h2.py`, ten and a hundred
+streams of one connection at a time, where h2load and nghttpd are installed; callgrind counts only while they are made. Otherwise, or with
+`--cpu`, the figure is CPU per request divided by nginx's in the same rounds; that needs a quiet machine. Accepted figures are kept by
+interpreter in accepted.json; `--accept` writes the present ones. Run it by hand and before a release: a figure of another machine's build
+proves nothing.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ INSTRUCTIONS, CPU = "instructions per request", "CPU per request ÷ nginx"
 H2 = {streams: f"instructions per call over HTTP/2, {streams} streams" for streams in (10, 100)}
 ALLOWED = 1.05
 FEW, MANY = 200, 2200
+CALLS = 1000
 START_SECONDS = 300.0  # under callgrind everything takes some fifty times as long
 ANSWER_SECONDS = 60.0
 BODY = b"x" * 128
@@ -58,7 +60,9 @@ CPU_ROUNDS, CPU_SECONDS = 7, 3.0
 def instructions(python: str) -> float:
     """Instructions per request of the gateway that ``python`` runs. Raises :class:`ProcessFailed`."""
     with programs() as running:
-        return _per_request(*(_Counted(running, python, requests) for requests in (FEW, MANY)))
+        few, many = (_Counted(running, python, requests) for requests in (FEW, MANY))
+        progress("starting two gateways under callgrind, which takes a minute or two …")
+        return (many.instructions() - few.instructions()) / (MANY - FEW)
 
 
 def h2_instructions(python: str, streams: int) -> float:
@@ -66,19 +70,15 @@ def h2_instructions(python: str, streams: int) -> float:
     with programs() as running:
         behind = running.add(h2.backend(running.directory))
         assert behind.port is not None
-        return _per_request(*(_CountedCalls(running, python, behind.port, calls, streams) for calls in (FEW, MANY)))
-
-
-def _per_request(few: _Counting, many: _Counting) -> float:
-    progress("starting two gateways under callgrind, which takes a minute or two …")
-    return (many.instructions() - few.instructions()) / (MANY - FEW)
+        progress("starting a gateway under callgrind, which takes a minute …")
+        return _CountedCalls(running, python, behind.port, streams).instructions() / CALLS
 
 
 class _Counting:
     """A gateway under callgrind, and what is asked of it."""
 
-    def __init__(self, running: Running, name: str, plain: Process, python: str) -> None:
-        counting = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", python]
+    def __init__(self, running: Running, name: str, plain: Process, python: str, *options: str) -> None:
+        counting = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", *options, python]
         # PYTHONHASHSEED: the same order of sets and dictionaries in both runs; no core: two may run at once
         self._process = Process(name, [*counting, *plain.argv], plain.directory, port=plain.port, env={"PYTHONHASHSEED": "0"})
         running.add(self._process, is_ready=lambda: True)  # not awaited here, so that both start side by side
@@ -100,17 +100,26 @@ class _Counting:
 
 
 class _CountedCalls(_Counting):
-    """Calls over HTTP/2, the last of a round before the first of the next."""
+    """Calls over HTTP/2, which are counted apart from the start and from those before."""
 
-    def __init__(self, running: Running, python: str, backend: int, calls: int, streams: int) -> None:
-        self._calls, self._streams, self._port = calls, streams, free_port()
-        self._directory = running.directory / f"calls-{calls}"
+    def __init__(self, running: Running, python: str, backend: int, streams: int) -> None:
+        self._streams, self._port = streams, free_port()
+        self._directory = running.directory / "calls"
         self._directory.mkdir()
         plain = h2.meshgw(Place(directory=self._directory, port=self._port, upstream=backend, core=0, python=python))
-        super().__init__(running, f"counted-{calls}", plain, python)
+        super().__init__(running, f"counted-{streams}", plain, python, "--instr-atstart=no")
 
     def _ask(self) -> None:
-        h2.call(self._port, self._streams, self._calls, self._directory, seconds=START_SECONDS)
+        h2.call(self._port, self._streams, FEW, self._directory, seconds=START_SECONDS)
+        self._count("on")
+        h2.call(self._port, self._streams, CALLS, self._directory, seconds=START_SECONDS)
+        self._count("off")
+
+    def _count(self, state: str) -> None:
+        command = ["callgrind_control", "-i", state, str(self._process.pid)]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=ANSWER_SECONDS)
+        if ran.returncode:
+            raise ProcessFailed(f"{' '.join(command)} failed:\n{ran.stdout}{ran.stderr}")
 
 
 class _Counted(_Counting):
