@@ -7,26 +7,23 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import attrs
 from OpenSSL import SSL
-from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.protocols.tls import TLSMemoryBIOProtocol
-from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool, _HTTP11ClientFactory
 from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
 
+from meshgw.backends.hosts import Resolve, addresses_of
 from meshgw.backends.http_guard import GuardedEndpoint
 from meshgw.backends.tls import ClientTlsFiles, TlsMaterial
 from meshgw.config.tls import ClientTls
-from meshgw.core.address import Addr, Address, Replicas
-from meshgw.core.live import Failed, Live, Ok, Pending, State
 from meshgw.core.tls import Check
 from meshgw.core.tls_sides import TlsClient
 from meshgw.errors import NamerError
@@ -35,15 +32,12 @@ CONNECT_SECONDS: Final = 3.0
 """For one address: enough for a lost SYN and a far data centre, little enough to try a second address within a caller's patience."""
 MOST_ADDRESSES: Final = 8
 """Of a host, that are tried one after another for one connection: a name with a hundred dead addresses is as good as dead."""
-RESOLVE_SECONDS: Final = 5.0
 KEEP_ALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 """Seconds and probes: a machine that vanished while it owed an answer is noticed after a minute, as long polls are silent for long."""
 FAIL_FAST_SECONDS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # spec 10.4
 MOST_IDLE: Final = 64
 """Connections kept between requests; those of long polls under way do not count."""
 IDLE_SECONDS: Final = 30  # below the minute after which common servers and proxies close idle connections
-
-Resolve = Callable[[str, int], Live[Addr]]
 
 
 class FailFast:
@@ -126,41 +120,6 @@ class ResolvedEndpoint:
             _keep_alive(protocol)
             return protocol
         raise problem
-
-
-def addresses_of(live: Live[Addr], host: str, clock: Any) -> Deferred[tuple[Address, ...]]:
-    """The addresses of a host once they are known; an error or none is a :class:`NamerError`."""
-
-    def cancel(_waiting: object) -> None:
-        observation.close()
-
-    known: Deferred[tuple[Address, ...]] = Deferred(cancel)
-    waiting_for = ""
-
-    def notify(state: State[Addr]) -> None:
-        nonlocal waiting_for
-        if known.called:
-            return
-        if isinstance(state, Pending):
-            waiting_for = state.waiting_for
-        elif isinstance(state, Failed):
-            known.errback(state.error)
-        elif isinstance(state, Ok) and isinstance(state.value, Replicas) and state.value.addresses:
-            known.callback(state.value.addresses)
-        else:
-            known.errback(NamerError(detail=f"{host}: no such host"))
-
-    observation = live.observe(notify)
-
-    def ended(result: Any) -> Any:
-        observation.close()
-        return result
-
-    def late(failure: Failure) -> NoReturn:
-        failure.trap(defer.TimeoutError)  # type: ignore[no-untyped-call]
-        raise NamerError(detail=f"{host}: not resolved within {RESOLVE_SECONDS:g} s{f' ({waiting_for})' if waiting_for else ''}")
-
-    return known.addTimeout(RESOLVE_SECONDS, clock).addBoth(ended).addErrback(late)
 
 
 def _keep_alive(protocol: IProtocol) -> None:

@@ -25,7 +25,7 @@ from twisted.names.error import DNSNameError
 from twisted.protocols.basic import Int16StringReceiver
 from twisted.python.failure import Failure
 
-from meshgw.backends.connecting import Resolve, addresses_of
+from meshgw.backends.hosts import Resolve, addresses_of
 from meshgw.errors import BackendError, BackendMalformed, BackendRefused, BackendSilent, BackendUnreachable, MeshError
 from meshgw.wire import dns as wire
 

@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 import attrs
 from twisted.application.service import MultiService
 
-from meshgw.backends.connecting import Resolve
+from meshgw.backends.hosts import Resolve
 from meshgw.backends.kubernetes_access import SERVICE_ACCOUNT, ApiServer
 from meshgw.backends.kubernetes_objects import (
     CONFIG_MAPS,

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import attrs
 
-from meshgw.backends.connecting import Connector, Resolve
+from meshgw.backends.connecting import Connector
+from meshgw.backends.hosts import Resolve
 from meshgw.backends.http_client import ApiClient
 from meshgw.backends.kubernetes_objects import told
 from meshgw.backends.tls import TlsMaterial
