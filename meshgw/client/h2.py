@@ -34,6 +34,8 @@ SILENCE_SECONDS = 20.0
 ALIVE_PING = b"is alive"
 ASK_AGAIN_SECONDS = 300.0
 """The least time between two such questions without an answer's head between them: servers of gRPC end connections that ask more."""
+MOST_HASTY = 2
+"""So many may come sooner, about a request that was sent after the question before: those servers forgive two."""
 MOST_UNREAD = 4 << 20
 """Bytes of requests that wait beside what the socket's buffer should take, above which the endpoint counts as stuck."""
 CROWDED = MOST_HELD // 2
@@ -398,6 +400,7 @@ class H2Client(H2Connection):
         self._heard = self._watched = 0  # bytes received, and requests sent, when the connection was looked at last
         self._is_asked = False
         self._asked_again = float("-inf")
+        self._asked_used = self._hasty = 0  # requests sent until the last question, and the questions that came early
         self.answers = self._answers_before = 0
         """Sections received, and those until the last question."""
         connection.receiver = self
@@ -445,10 +448,14 @@ class H2Client(H2Connection):
             return
         if not is_heard:
             now = self.parameters.clock()
-            if now < self._asked_again and self.answers == self._answers_before:
-                self._watch = self.parameters.wheel.after(self._asked_again - now, self._look)
-                return
-            self._asked_again, self._answers_before = now + ASK_AGAIN_SECONDS, self.answers
+            if self.answers != self._answers_before:
+                self._hasty = 0
+            elif now < self._asked_again:
+                if self._hasty >= MOST_HASTY or self.used == self._asked_used:
+                    self._watch = self.parameters.wheel.after(min(self._asked_again - now, SILENCE_SECONDS), self._look)
+                    return
+                self._hasty += 1
+            self._asked_again, self._answers_before, self._asked_used = now + ASK_AGAIN_SECONDS, self.answers, self.used
             self.emit(frames.ping(ALIVE_PING))
         elif self._watched == self.used:
             self._is_asked = False

@@ -35,8 +35,9 @@ MOST_SPARE = 128
 STATUS_LINES = {status: b":status: %d" % status for status in range(200, 600)}
 MOST_UNREAD = 1 << 19
 """Bytes of answers that wait beside what the socket's buffer should take, above which a caller is not listened to until it reads."""
-SETTLED_SECONDS = 1.0
-"""A request that was given up later than that counts as an ordinary one."""
+SETTLED_SECONDS = 0.1
+"""A request that was given up later than that counts as an ordinary one: it had its place among the streams that are allowed at once, and
+callers whose deadlines are short give up many when a service is slow."""
 TOLD_ANYWAY = (b"l5d-", b"finagle-http-nack:")
 """Fields of an answer made here that a gRPC call gets too."""
 DRAIN_PING = b"draining"

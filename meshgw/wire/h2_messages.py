@@ -137,8 +137,8 @@ class FieldReader:
                 name, value, is_dropped = field.note
                 if name not in seen:
                     seen[name] = value
-                elif field.line == own:
-                    own = None  # Host says once again what :authority says
+                elif own is not None and name == b"host" and value.lower() == own[6:].lower():
+                    own = None  # Host says once again what :authority says, in other letters perhaps
                     continue
                 else:
                     _repeat(seen, name, value)

@@ -6,7 +6,7 @@ import pytest
 
 from fakes.h2 import ClientH2
 from fakes.transport import FakeCaller, FakeWalk, request
-from meshgw.client.h2 import CROWDED, MOST_UNREAD, SETTINGS_SECONDS, STARVED_SECONDS
+from meshgw.client.h2 import CROWDED, MOST_HASTY, MOST_UNREAD, SETTINGS_SECONDS, STARVED_SECONDS
 from meshgw.core.exchange import Exchange, Hold
 from meshgw.errors import BadResponse, CallerStalled, MeshError, StreamReset, UpstreamClosed
 from meshgw.wire.h2_connection import MOST_HELD, H2Settings
@@ -445,8 +445,21 @@ def test_many_requests_that_take_long_are_not_asked_about_too_often(answers: boo
         if answers:
             peer.receive(f.headers(stream, OK))
     asked = sum(frame.kind == f.PING for frame in peer.frames)
-    assert 5 < asked <= 20 if answers else asked == 2
+    assert 5 < asked <= 20 if answers else asked == 2 + MOST_HASTY
     assert not peer.walk.failures
+
+
+def test_an_endpoint_that_has_gone_since_it_was_asked_is_found_out_by_the_next_request() -> None:
+    """A call that says nothing for hours was asked about; what comes after it must not wait for minutes."""
+    peer = client()
+    peer.ask(request(b"POST"))
+    peer.clock.pump([1.0] * 22)
+    peer.receive(f.ping(b"is alive", ack=True))
+    peer.clock.pump([1.0] * 60)
+    peer.ask(request(b"POST"))
+    peer.clock.pump([1.0] * 45)
+    assert len(peer.walk.failures) == 2
+    assert peer.connection.ending == "abort"
 
 
 def test_an_endpoint_that_answers_is_not_asked() -> None:

@@ -45,6 +45,18 @@ def test_an_absolute_path_is_taken_apart() -> None:
     assert read(*changed(path=b"http://other?b")).target == b"/?b"
 
 
+@pytest.mark.parametrize("host", [b"web", b"WEB"])
+def test_a_host_that_means_the_same_as_the_authority_is_one_with_it(host: bytes) -> None:
+    ex = read(*GET, (b"x", b"1"), (b"host", host))
+    assert ex.headers.lines == [b"host: web", b"x: 1"]
+
+
+@pytest.mark.parametrize("hosts", [(b"other",), (b"WEB", b"WEB"), (b"web:80",)])
+def test_a_host_that_differs_from_the_authority_is_refused(hosts: tuple[bytes, ...]) -> None:
+    with pytest.raises(StreamFault):
+        read(*GET, *((b"host", host) for host in hosts))
+
+
 @pytest.mark.parametrize(("fields", "length"), [([], -1), ([(b"content-length", b"0")], 0), ([(b"content-length", b"17")], 17)])
 def test_the_length_of_a_body_is_what_is_told(fields: list[tuple[bytes, bytes]], length: int) -> None:
     assert read(*GET, *fields, ends=False).length == length
