@@ -29,6 +29,7 @@ from meshgw.app.sockets import ADMIN, IDENTIFIER, Sockets, router_label
 from meshgw.config.models import AdminConfig, Config
 from meshgw.config.plain import config_to_json
 from meshgw.config.tls import ServerTls
+from meshgw.core.logger import make_logger
 from meshgw.errors import MeshError
 from meshgw.kinds import Runtime
 from meshgw.naming.dtab import Dtab
@@ -40,6 +41,7 @@ from meshgw.telemetry.recent_requests import newest_first
 if TYPE_CHECKING:
     from meshgw.app.tls import ListenerTls
 
+_log = make_logger()
 
 MASTER = "master"
 """The name of the process that serves admin, where others serve the routers."""
@@ -232,17 +234,19 @@ class AdminService(MultiService):
         self._resource = own.resource
         # one site for all of them, so that connections kept open over a reload are held to what the new configuration says
         self._site: Site = own if former is None else former._site
-        self._add(runtime, sockets.take(ADMIN), admin, self._site)
+        self._port = self._add(runtime, sockets.take(ADMIN), admin, self._site)
         if admin.http_identifier_port is not None:
             self._add(runtime, sockets.take(IDENTIFIER), admin, identify_site(lambda head: host.plane.identify(head)))
 
-    def _add(self, runtime: Runtime, sock: socket.socket, admin: AdminConfig, site: Site) -> None:
+    def _add(self, runtime: Runtime, sock: socket.socket, admin: AdminConfig, site: Site) -> AdminPort:
         factory: Any = site
         if self._tls is not None:
             from meshgw.app.admin_tls import TlsSite  # see _tls
 
             factory = TlsSite(site, self._tls, runtime.reactor)
-        self.addService(AdminPort(runtime.reactor, sock, admin.socket_options, factory))  # type: ignore[no-untyped-call]
+        port = AdminPort(runtime.reactor, sock, admin.socket_options, factory)
+        self.addService(port)  # type: ignore[no-untyped-call]
+        return port
 
     def startService(self) -> None:
         """Serve."""
@@ -250,6 +254,9 @@ class AdminService(MultiService):
         if self._tls is not None:
             self._tls.start()
         super().startService()  # type: ignore[no-untyped-call]
+        host, number = self._port.address
+        scheme, shown = "http" if self._tls is None else "https", f"[{host}]" if ":" in host else host
+        _log.info("admin serves on {scheme}://{host}:{port}/", scheme=scheme, host=shown, port=number)
 
     def stopService(self) -> Deferred[Any]:
         """Stop listening; connections under way go on."""

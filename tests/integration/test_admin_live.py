@@ -74,6 +74,12 @@ def test_every_endpoint_answers_with_its_type(running: Running) -> None:
     assert got["/admin/ping"].text == "pong"
 
 
+def test_the_log_says_where_admin_is(running: Running) -> None:
+    gw = gateway(running)
+    said = f" admin serves on http://{LOOPBACK}:{gw.admin_port}/\n"
+    assert wait_until(lambda: said in gw.process.output(), SECONDS)  # the port is bound before
+
+
 def test_a_namer_describes_what_it_watches(running: Running) -> None:
     port = Nginx(running, HELLO).port
     gw = gateway(running, {"web": port})
