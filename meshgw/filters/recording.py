@@ -106,7 +106,7 @@ class Recording(LateSpans):
             target = target[: target.index(b"?")]
         seen = ex.headers.seen
         if length:  # fields of a body; looking for one means to go through all lines
-            kind, coding = ex.headers.get(b"content-type"), seen.get(b"transfer-encoding")
+            kind, coding = _content_type(ex.headers), seen.get(b"transfer-encoding")
         self._request = (target, ex.method, seen.get(b"host", b""), ex.version, length, kind, coding)
         self._attempts: list[_Attempt] = []
         self._span = self._texts = self.tried = self.status = 0
@@ -224,7 +224,7 @@ class Recording(LateSpans):
         lines = response.lines
         if self._answer is not None and self._answered is lines and ex.error is None:
             return self._answer
-        kind = response.get(b"content-type")
+        kind = _content_type(response)
         status = None
         if ex.version == _H2:  # calls of gRPC come over nothing else
             status = response.get(_GRPC_STATUS)
@@ -332,6 +332,16 @@ class Recording(LateSpans):
         if coding is not None:
             tags["http.req.transfer-encoding"] = _text(coding)
         return tags
+
+
+def _content_type(headers: Headers) -> bytes | None:
+    """The first such field, which takes half as long to find as all of them."""
+    value = headers.seen.get(b"content-type")
+    if value is None:
+        for line in headers.lines:
+            if line[12:13] == b":" and line[:12].lower() == b"content-type":
+                return line[13:].strip(b" \t")
+    return value
 
 
 def _answer_tags(answer: _Answer) -> dict[str, str]:
