@@ -103,7 +103,8 @@ class BoundClient:
             self._changed_at = self._clock()
         if changed:  # a deployment often is the end of an endpoint's illness
             for node in self.nodes.all():
-                node.endpoint.rediscovered()
+                if not node.is_available:
+                    node.endpoint.rediscovered()
         waiters, self.waiters = self.waiters, []
         if waiters:
             self._resume(waiters)

@@ -15,7 +15,9 @@ from twisted.internet.defer import Deferred, DeferredSemaphore, TimeoutError
 from twisted.python.failure import Failure
 
 from meshgw.backends.http_client import ApiAnswer, ApiClient, Query, api_path
-from meshgw.core.slices import Slices, Work
+from meshgw.backends.json_entries import Entries
+from meshgw.core.address import NO_META
+from meshgw.core.slices import Slices
 from meshgw.errors import BackendRefused, BackendSilent
 
 ANSWER_SECONDS: Final = 9.0
@@ -47,8 +49,8 @@ class Node:
     service_address: str = ""
     port: int = 0
     tags: tuple[str, ...] = ()
-    service_meta: Mapping[str, str] = attrs.field(factory=dict, hash=False)
-    node_meta: Mapping[str, str] = attrs.field(factory=dict, hash=False)
+    service_meta: Mapping[str, str] = attrs.field(default=NO_META, hash=False)
+    node_meta: Mapping[str, str] = attrs.field(default=NO_META, hash=False)
     status: str = "passing"
 
 
@@ -119,10 +121,11 @@ class ConsulApi:
         """The parameters that :meth:`nodes` asks with."""
         return [*query.parameters(index), *self._flags]
 
-    async def nodes(self, query: ServiceQuery, index: int | None, known: int | None) -> Listing:
+    async def nodes(self, query: ServiceQuery, index: int | None, known: int | None, entries: Entries[Node | None]) -> Listing:
         """The instances of a service, once they differ from those at ``index`` or the time for that is over; at once without an index.
 
-        The caller has those of the index ``known`` already. Raises :class:`meshgw.errors.BackendError`.
+        The caller has those of the index ``known`` already. ``entries`` are those of :func:`node_entries` for all questions about the
+        service: instances that stay as they are are the same objects as before. Raises :class:`meshgw.errors.BackendError`.
         """
         asked, parameters = query.show(), self.parameters(query, index)
         if index is None:
@@ -135,8 +138,7 @@ class ConsulApi:
         has_leader = answer.headers.get("x-consul-knownleader", "true") != "false"
         if seen == known:
             return Listing(index=seen, nodes=None, has_leader=has_leader)
-        read = read_catalog_node if query.passing is None else read_health_node
-        nodes, unreadable = await self._slices.run(self._read(answer.body, asked, read))
+        nodes, unreadable = await self._read(answer.body, asked, entries)
         if not nodes and answer.headers.get("x-consul-results-filtered-by-acls") == "true":
             # newer Consul tells an empty answer from one that the token may not see: instances are not gone for that
             raise BackendRefused(backend=self._client.name, reason="ACLs hide all results from the token", asked=asked, code=403)
@@ -175,23 +177,26 @@ class ConsulApi:
             raise self._client.malformed("no X-Consul-Index" if text is None else "an X-Consul-Index that is no number", asked)
         return int(text)
 
-    def _read(self, body: bytes, asked: str, read: Callable[[Any], Node | None]) -> Work[tuple[tuple[Node, ...], int]]:
+    async def _read(self, body: bytes, asked: str, entries: Entries[Node | None]) -> tuple[tuple[Node, ...], int]:
         """In slices: services change while requests are served, and large ones take milliseconds to read."""
-        entries = self._client.read_json(body, asked)
-        if not isinstance(entries, list):
+        try:
+            read = await self._slices.run(entries.of(body))
+        except (ValueError, RecursionError) as error:
+            raise self._client.not_json(error, asked) from error
+        if read is None:
             raise self._client.malformed("JSON that is no list of instances", asked)
-        nodes = []
-        for entry in entries:
-            yield
-            node = read(entry)
-            if node is not None:
-                nodes.append(node)
-        if entries and not nodes:
+        nodes = tuple([node for node in read if node is not None])
+        if read and not nodes:
             raise self._client.malformed("a list of what are no instances", asked)
-        return tuple(nodes), len(entries) - len(nodes)
+        return nodes, len(read) - len(nodes)
 
 
 # Reading
+
+
+def node_entries(query: ServiceQuery) -> Entries[Node | None]:
+    """What :meth:`ConsulApi.nodes` is to be given for the answers to one query."""
+    return Entries(read_catalog_node if query.passing is None else read_health_node)
 
 
 def read_catalog_node(entry: object) -> Node | None:
@@ -262,8 +267,8 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple([item for item in value if isinstance(item, str)]) if isinstance(value, list) else ()
 
 
-def _mapping(value: object) -> dict[str, str]:
-    return {key: text for key, text in value.items() if isinstance(text, str)} if isinstance(value, dict) else {}
+def _mapping(value: object) -> Mapping[str, str]:
+    return {key: text for key, text in value.items() if isinstance(text, str)} if value and isinstance(value, dict) else NO_META
 
 
 # Sharing

@@ -14,7 +14,7 @@ import attrs
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from meshgw.core.address import ADDR_NEG, NO_META, Addr, Address, Replicas
-from meshgw.core.live import PENDING, Constant, Failed, Live, Observation, Ok, Source, State, failed
+from meshgw.core.live import PENDING, Constant, Failed, Live, Observation, Ok, Pending, Source, State, failed
 from meshgw.errors import NamerError
 
 Resolve = Callable[[str, int], Live[Addr]]
@@ -98,6 +98,8 @@ class _Hosts:
         self._states: dict[str, State[Addr]] = {}
         self._is_settled, self._is_found = True, False
         self._gathering: IDelayedCall | None = None
+        self._made: dict[int, tuple[Endpoint, State[Addr], list[Address]]] = {}
+        """What was told last, by the identity of endpoints: an endpoint that stays, with its host as it was, has the same addresses."""
 
     def take(self, state: State[Found]) -> None:
         """Take over what the backend says now."""
@@ -119,16 +121,15 @@ class _Hosts:
         """Resolve the hosts that are new; those that stay are not asked anew. Literal addresses need no watching."""
         wanted = {endpoint.host: endpoint.port for endpoint in self._found.endpoints}
         self._is_settled = False
-        for host, port in wanted.items():
-            if host not in self._states:
-                live = _asked(self._resolve, host, port)
-                if isinstance(live, Constant):
-                    self._states[host] = live.state
-                else:
-                    self._states[host] = PENDING
-                    self._held[host] = live.observe(partial(self._said, host))
+        for host in [host for host in wanted if host not in self._states]:
+            live = _asked(self._resolve, host, wanted[host])
+            if isinstance(live, Constant):
+                self._states[host] = live.state
+            else:
+                self._states[host] = PENDING
+                self._held[host] = live.observe(partial(self._said, host))
         self._is_settled = True
-        for host in [host for host in self._states if host not in wanted]:
+        for host in self._states.keys() - wanted.keys():
             del self._states[host]
             held = self._held.pop(host, None)
             if held is not None:
@@ -148,17 +149,19 @@ class _Hosts:
         self._gather_no_more()
         addresses: dict[tuple[str, int], Address] = {}
         error, is_pending = self._error, False
+        states, before, self._made = self._states, self._made, {}
         for endpoint in self._found.endpoints:
-            state = self._states[endpoint.host]
-            if isinstance(state, Ok):
-                for one in state.value.addresses if isinstance(state.value, Replicas) else ():
-                    address = Address(one.host, endpoint.port, endpoint.weight, endpoint.meta)
-                    addresses.setdefault((one.host, endpoint.port), address)
-                error = error or state.error
-            elif isinstance(state, Failed):
-                error = error or state.error
-            else:
+            state = states[endpoint.host]
+            made = before.get(id(endpoint))
+            if made is None or made[1] is not state:
+                made = endpoint, state, _addresses(endpoint, state)
+            self._made[id(endpoint)] = made
+            for address in made[2]:
+                addresses.setdefault((address.host, address.port), address)
+            if isinstance(state, Pending):
                 is_pending = True
+            elif state.error is not None:
+                error = error or state.error
         if not addresses and self._found.endpoints and error is None:
             error = self._nowhere()
         if not addresses and is_pending:
@@ -181,6 +184,13 @@ class _Hosts:
     def release(self) -> None:
         """Let all hosts go."""
         self._gather_no_more()
-        held, self._held, self._states = self._held, {}, {}
+        held, self._held, self._states, self._made = self._held, {}, {}, {}
         for observation in held.values():
             observation.close()
+
+
+def _addresses(endpoint: Endpoint, state: State[Addr]) -> list[Address]:
+    """The addresses of an endpoint by the state of its host."""
+    if not isinstance(state, Ok) or not isinstance(state.value, Replicas):
+        return []
+    return [Address(one.host, endpoint.port, endpoint.weight, endpoint.meta) for one in state.value.addresses]

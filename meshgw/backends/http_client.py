@@ -230,11 +230,15 @@ class ApiClient:
         """What JSON text says. Raises :class:`BackendMalformed`, which tells where it is wrong, not what it is."""
         try:
             return json.loads(text)
-        except RecursionError as error:
-            raise self.malformed("JSON that is nested too deeply", asked) from error
-        except ValueError as error:
-            where = f" at line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-            raise self.malformed(f"what is not JSON{where}", asked) from error
+        except (ValueError, RecursionError) as error:
+            raise self.not_json(error, asked) from error
+
+    def not_json(self, error: ValueError | RecursionError, asked: str = "") -> BackendMalformed:
+        """The error for what cannot be read as JSON."""
+        if isinstance(error, RecursionError):
+            return self.malformed("JSON that is nested too deeply", asked)
+        where = f" at line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+        return self.malformed(f"what is not JSON{where}", asked)
 
     def malformed(self, what: str, asked: str = "") -> BackendMalformed:
         """The error for an answer that cannot be understood."""

@@ -8,7 +8,8 @@ the others along. Namers and transformers share this.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -65,10 +66,14 @@ class Host:
     host: str
     node: str = ""
     pod: str = ""
+    _made: dict[int, Endpoint] = attrs.field(factory=dict, init=False, eq=False, repr=False)
 
     def endpoint(self, port: int) -> Endpoint:
-        """With a port."""
-        return Endpoint(self.host, port, meta={"nodeName": self.node} if self.node else NO_META)
+        """With a port; the same object each time, so that whoever compares endpoints has little to do."""
+        made = self._made.get(port)
+        if made is None:
+            made = self._made[port] = Endpoint(self.host, port, meta={"nodeName": self.node} if self.node else NO_META)
+        return made
 
 
 @attrs.frozen
@@ -97,24 +102,25 @@ class Backends:
     def by_name(self, name: str) -> Endpoints:
         """The endpoints with the port of this name."""
         return self._either(
-            lambda subsets: ((host, subset.ports[name]) for subset in subsets if name in subset.ports for host in subset.hosts)
+            lambda subsets: [(host, subset.ports[name]) for subset in subsets if name in subset.ports for host in subset.hosts]
         )
 
     def by_number(self, number: int) -> Endpoints:
         """All hosts with this port."""
-        return self._either(lambda subsets: ((host, number) for subset in subsets for host in subset.hosts))
+        return self._either(lambda subsets: [(host, number) for subset in subsets for host in subset.hosts])
 
-    def _either(self, chosen: Callable[[tuple[Subset, ...]], Iterable[tuple[Host, int]]]) -> Endpoints:
+    def _either(self, chosen: Callable[[tuple[Subset, ...]], Sequence[tuple[Host, int]]]) -> Endpoints:
         found = _distinct(chosen(self.subsets))
         return found if found.endpoints or not self.stopping else _distinct(chosen(self.stopping))
 
 
-def _distinct(pairs: Iterable[tuple[Host, int]]) -> Endpoints:
+def _distinct(pairs: Sequence[tuple[Host, int]]) -> Endpoints:
     """Without repeats; a pod that has addresses of both families counts once, by the IPv4 one if it has one."""
     found: dict[tuple[str, int], Host] = {}
     chosen: dict[tuple[str, int], str] = {}
+    has_both = len({":" in host.host for host, _ in pairs}) > 1
     for host, port in pairs:
-        if host.pod:
+        if has_both and host.pod:
             before = chosen.setdefault((host.pod, port), host.host)
             if _is_v6(before) and not _is_v6(host.host):
                 del found[before, port]
@@ -137,39 +143,66 @@ def is_truncated(value: JsonObject) -> bool:
     return _map(_map(value.get("metadata")).get("annotations")).get(OVER_CAPACITY) == "truncated"
 
 
+class Reader:
+    """Reads one Service's objects, again at each change: what is told of an address as before is the same :class:`Host` as before."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[JsonObject, Host]] = {}
+        self._next: dict[str, tuple[JsonObject, Host]] = {}
+
+    def endpoints(self, objects: Objects) -> Backends:
+        """What Endpoints say."""
+        subsets = []
+        for value in objects.values():
+            for subset in _items(value.get("subsets")):
+                hosts = [self._host(each.get("ip"), each, False) for each in _items(subset.get("addresses"))]
+                subsets.append(Subset(tuple([host for host in hosts if host is not None]), _ports(subset.get("ports"))))
+        return self._read(subsets, objects)
+
+    def slices(self, objects: Objects) -> Backends:
+        """What EndpointSlices say together."""
+        ready, stopping = (
+            [Subset(tuple(self._hosts_of(value, chosen)), _ports(value.get("ports"))) for value in objects.values()]
+            for chosen in (_is_ready, _is_still_serving)
+        )
+        return self._read(ready, objects, stopping if any(subset.hosts for subset in stopping) else ())
+
+    def _read(self, subsets: Sequence[Subset], objects: Objects, stopping: Sequence[Subset] = ()) -> Backends:
+        self._known, self._next = self._next, {}
+        return Backends(tuple(subsets), bool(objects), tuple(stopping))
+
+    def _hosts_of(self, value: JsonObject, chosen: Callable[[Mapping[str, Any]], bool]) -> Iterator[Host]:
+        is_named = value.get("addressType") == "FQDN"
+        for each in _items(value.get("endpoints")):
+            addresses = each.get("addresses")
+            if chosen(_map(each.get("conditions"))) and addresses and isinstance(addresses, list):
+                host = self._host(addresses[0], each, is_named)  # the others are for the same pod, and not to be used
+                if host is not None:
+                    yield host
+
+    def _host(self, address: object, said: JsonObject, is_named: bool) -> Host | None:
+        """What an entry says of its address; None if that is none."""
+        if not isinstance(address, str):
+            return None
+        known = None if is_named else self._known.get(address)
+        if known is None or known[0] != said:
+            if not (is_named or _is_address(address)):
+                return None
+            node = _text(said.get("nodeName")) or _text(_map(said.get("topology")).get(_HOSTNAME))
+            known = said, Host(address, node, _pod(said))
+        if not is_named:
+            self._next[address] = known
+        return known[1]
+
+
 def read_endpoints(objects: Objects) -> Backends:
     """What Endpoints say."""
-    subsets = []
-    for value in objects.values():
-        for subset in _items(value.get("subsets")):
-            hosts = tuple(
-                Host(ip, _text(each.get("nodeName")), _pod(each))
-                for each in _items(subset.get("addresses"))
-                if _is_address(ip := _text(each.get("ip")))
-            )
-            subsets.append(Subset(hosts, _ports(subset.get("ports"))))
-    return Backends(tuple(subsets), bool(objects))
+    return Reader().endpoints(objects)
 
 
 def read_slices(objects: Objects) -> Backends:
     """What EndpointSlices say together."""
-    ready, stopping = (
-        tuple(Subset(tuple(_hosts_of(value, chosen)), _ports(value.get("ports"))) for value in objects.values())
-        for chosen in (_is_ready, _is_still_serving)
-    )
-    return Backends(ready, bool(objects), stopping if any(subset.hosts for subset in stopping) else ())
-
-
-def _hosts_of(value: JsonObject, chosen: Any) -> Iterator[Host]:
-    is_named = value.get("addressType") == "FQDN"
-    for each in _items(value.get("endpoints")):
-        if not chosen(_map(each.get("conditions"))):
-            continue
-        node = _text(each.get("nodeName")) or _text(_map(each.get("topology")).get(_HOSTNAME))
-        addresses = each.get("addresses")
-        for address in addresses[:1] if isinstance(addresses, list) else ():  # the others are for the same pod, and not to be used
-            if isinstance(address, str) and (is_named or _is_address(address)):
-                yield Host(address, node, _pod(each))
+    return Reader().slices(objects)
 
 
 def _is_ready(conditions: Mapping[str, Any]) -> bool:
@@ -336,13 +369,15 @@ class ServiceEndpoints:
 
     def _backends_in(self, resource: Resource, port: ServicePort) -> Live[Backends]:
         if resource is ENDPOINTS:
-            return live_map(self._api.objects(Wanted(ENDPOINTS, port.namespace, port.service, labels=port.label)), self._read)
+            return live_map(
+                self._api.objects(Wanted(ENDPOINTS, port.namespace, port.service, labels=port.label)), partial(self._read, Reader())
+            )
         labels = ",".join(filter(None, (f"{SERVICE_LABEL}={port.service}", port.label)))
         if len(port.service) > 63:  # no label's value is so long, so there can be no slices of such a Service
             return constant(read_slices(NO_OBJECTS))
-        return live_map(self._api.objects(Wanted(resource, port.namespace, labels=labels)), read_slices)
+        return live_map(self._api.objects(Wanted(resource, port.namespace, labels=labels)), Reader().slices)
 
-    def _read(self, objects: Objects) -> Backends:
+    def _read(self, reader: Reader, objects: Objects) -> Backends:
         for (namespace, name), value in objects.items():
             shown = f"{namespace}/{name}"
             if is_truncated(value) and shown not in self._remarked and len(self._remarked) < MOST_REMARKED:
@@ -352,4 +387,4 @@ class ServiceEndpoints:
                     backend=self._api.backend,
                     service=shown,
                 )
-        return read_endpoints(objects)
+        return reader.endpoints(objects)

@@ -53,7 +53,7 @@ class Watch(Generic[K, T]):
         self.key, self._watches = key, watches
         self.value: Source[T] = Source(self._watched)
         self.facts: dict[str, object] = {}
-        """What the follower tells of its requests, for ``/namer_state``: JSON data, no secrets."""
+        """What the follower tells of its requests, for ``/namer_state``: JSON data, or functions that give it when asked; no secrets."""
         pace, clock = watches.pace, watches.clock
         self._backoff = Backoff(watches.rng, least=pace.least, most=pace.most)
         self._lasting = Backoff(watches.rng, least=pace.lasting_least, most=pace.lasting_most)
@@ -232,7 +232,7 @@ class Watch(Generic[K, T]):
             "stale": self.is_stale,
             "value": self._watches.show_value(state.value) if isinstance(state, Ok) and self.good_at is not None else None,
         }
-        poll = dict(self.facts)
+        poll = {name: fact() if callable(fact) else fact for name, fact in self.facts.items()}
         if self.error is not None:
             poll |= {"error": str(self.error), "lastErrorAt": self._watches.when(self.failed_at)}
         return {"state": described, "poll": poll}

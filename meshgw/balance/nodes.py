@@ -160,13 +160,20 @@ class Nodes(Generic[E]):
     unavailable. With ``probation`` a removed address is advice: its node stays until it is not healthy any more.
     """
 
-    __slots__ = ("_by_address", "_leaving", "_make", "_probation", "adds", "classes", "on_status", "rebuilds", "removes", "updates")
+    __slots__ = (
+        *("_by_address", "_by_weight", "_is_plain", "_leaving", "_make", "_probation", "_told"),
+        *("adds", "classes", "on_status", "rebuilds", "removes", "updates"),
+    )
 
     def __init__(self, make: Callable[[Address], E], *, probation: bool = False) -> None:
         self._make, self._probation = make, probation
         self._by_address: dict[tuple[str, int], Node[E]] = {}
+        self._by_weight: dict[float, dict[Node[E], None]] = {}
         # Removed, with requests under way. Those that have finished are forgotten at the next update.
         self._leaving: dict[tuple[str, int], Node[E]] = {}
+        # The addresses of the last update by identity, and whether each is that of a node of its own.
+        self._told: dict[int, Address] = {}
+        self._is_plain = False
         self.classes: tuple[tuple[float, tuple[Node[E], ...]], ...] = ()
         self.on_status: Callable[[Node[Any]], None] | None = None
         self.adds = self.removes = self.updates = self.rebuilds = 0
@@ -185,13 +192,57 @@ class Nodes(Generic[E]):
     def update(self, addresses: Iterable[Address]) -> bool:
         """Make the set consist of ``addresses``; nodes whose address stays are kept, with a new weight if it changed.
 
-        True when an address came or went, and not only weights or nothing at all changed.
+        True when an address came or went, and not only weights or nothing at all changed. Those that are the same objects as before cost
+        next to nothing.
         """
-        is_changed = False
         self.updates += 1
+        if self._leaving:
+            self._leaving = {key: node for key, node in self._leaving.items() if node.load > 0}
+        addresses = tuple(addresses)
+        before, told = self._told, {id(address): address for address in addresses}
+        is_plain, self._is_plain, self._told = self._is_plain, False, told  # should an endpoint not let itself be made, all is done anew
+        is_changed = False
+        if is_plain:
+            fresh = [address for id, address in told.items() if id not in before]
+            gone = [address for id, address in before.items() if id not in told]
+            is_changed = self._change(fresh, gone)
+            is_plain = len(told) == len(self._by_address)
+        if not is_plain:
+            is_changed |= self._replace(addresses)
+        self._is_plain = len(told) == len(self._by_address) and not self._probation
+        return is_changed
+
+    def _change(self, fresh: list[Address], gone: list[Address]) -> bool:
+        """Of addresses that are all different, these came and went; one may have come with another weight."""
+        if not fresh and not gone:
+            return False
+        nodes, entering, leaving = self._by_address, {(one.host, one.port): one for one in fresh}, []
+        for address in gone:
+            key = (address.host, address.port)
+            if key not in entering:
+                node = nodes.pop(key)
+                self._by_weight[_weight(node.address)].pop(node)
+                leaving.append((key, node))
+        is_changed = bool(leaving)
+        for key, address in entering.items():
+            known = nodes.get(key)
+            if known is None:
+                known, is_changed = self._enter(key, address), True
+                nodes[key] = known
+            else:
+                self._by_weight[_weight(known.address)].pop(known)
+            known.address = address
+            self._by_weight.setdefault(_weight(address), {})[known] = None
+        self._share()
+        for key, node in leaving:
+            self._leave(key, node)
+        return is_changed
+
+    def _replace(self, addresses: Iterable[Address]) -> bool:
+        """Look at every address, of which some may be alike, and with probation at every node."""
+        is_changed = False
         before = self._by_address
         now: dict[tuple[str, int], Node[E]] = {}
-        self._leaving = {key: node for key, node in self._leaving.items() if node.load > 0}
         for address in addresses:
             key = (address.host, address.port)
             node = before.pop(key, None) or now.get(key)
@@ -217,6 +268,7 @@ class Nodes(Generic[E]):
     def close(self) -> None:
         """Retire every node."""
         before, self._by_address, self.classes = self._by_address, {}, ()
+        self._by_weight, self._told, self._is_plain = {}, {}, False
         for key, node in before.items():
             self._leave(key, node)
 
@@ -248,8 +300,21 @@ class Nodes(Generic[E]):
             self.on_status(node)
 
     def _rebuild(self) -> None:
+        self._by_weight = {}
+        for node in self._by_address.values():
+            self._by_weight.setdefault(_weight(node.address), {})[node] = None
+        self._share()
+
+    def _share(self) -> None:
+        """Make the classes anew; the share of one is weight x size of the sum. One of weight 0 is picked only when there are no others."""
         self.rebuilds += 1
-        self.classes = _classes(self._by_address.values())
+        by_weight = {weight: members for weight, members in sorted(self._by_weight.items()) if members}
+        if len(by_weight) > 1:
+            by_weight.pop(0.0, None)
+        total = sum(weight * len(members) for weight, members in by_weight.items())
+        self.classes = tuple((weight * len(members) / total if total else 1.0, tuple(members)) for weight, members in by_weight.items())
+        if len(self._by_weight) > len(by_weight) + 1:
+            self._by_weight = {weight: members for weight, members in self._by_weight.items() if members}
 
     def _drop(self, node: Node[E]) -> None:
         key = (node.address.host, node.address.port)
@@ -259,14 +324,5 @@ class Nodes(Generic[E]):
             self._leave(key, node)
 
 
-def _classes(nodes: Iterable[Node[E]]) -> tuple[tuple[float, tuple[Node[E], ...]], ...]:
-    """Nodes by weight; a class's share is weight x size of the sum. Nodes of weight 0 are picked only when there are no others."""
-    by_weight: dict[float, list[Node[E]]] = {}
-    for node in nodes:
-        by_weight.setdefault(max(0.0, node.address.weight), []).append(node)
-    if len(by_weight) > 1:
-        by_weight.pop(0.0, None)
-    total = sum(weight * len(members) for weight, members in by_weight.items())
-    if not total:
-        return tuple((1.0, tuple(members)) for members in by_weight.values())
-    return tuple((weight * len(members) / total, tuple(members)) for weight, members in sorted(by_weight.items()))
+def _weight(address: Address) -> float:
+    return max(0.0, address.weight)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from random import Random
 from typing import Any, Final, cast
 from urllib.parse import quote, urlencode
@@ -17,15 +18,17 @@ import attrs
 from twisted.application.service import MultiService
 
 from meshgw.backends.connecting import Connector
-from meshgw.backends.consul import CONSISTENCY_FLAGS, ConsulApi, Listing, Node, OwnAgent, ServiceQuery, next_index
+from meshgw.backends.consul import CONSISTENCY_FLAGS, ConsulApi, Listing, Node, OwnAgent, ServiceQuery, next_index, node_entries
 from meshgw.backends.endpoints import NO_ENDPOINTS, Endpoint, Endpoints, Found, NoEndpoints, Resolve, show_found
 from meshgw.backends.http_client import ApiClient
+from meshgw.backends.json_entries import Entries
 from meshgw.backends.turns import Turns
 from meshgw.backends.watching import Watch, Watches
 from meshgw.config.document import Check, Chosen, Notice, at_least, option
 from meshgw.config.tls import ClientTls, backend_tls_notice
 from meshgw.config.values import Port
-from meshgw.core.address import WEIGHT_KEY, Bound
+from meshgw.core.address import NO_META, WEIGHT_KEY, Bound
+from meshgw.core.kept import Kept
 from meshgw.core.live import Live, constant
 from meshgw.kinds import Kind, Runtime
 from meshgw.namers.watched import bound_name
@@ -211,30 +214,41 @@ class Selection:
         """The highest weight of the tags."""
         return max((self.weights[tag] for tag in tags if tag in self.weights), default=1.0)
 
+    def endpoint(self, node: Node) -> Endpoint | None:
+        """The endpoint that an instance is; None if it is not to be used."""
+        if self.statuses is not None and node.status not in self.statuses:
+            return None
+        host = (node.service_address if self.prefer_service_address else "") or node.address
+        if not host or not node.port:
+            return None
+        return Endpoint(host, node.port, self.weight(node.tags), _free(node.node_meta) if self.transfer_metadata else NO_META)
+
+
+class Instances:
+    """The endpoints of one service, followed through its answers: the endpoint of an instance that stays is the same object."""
+
+    def __init__(self, selection: Selection) -> None:
+        self._selection = selection
+        self._endpoints: Kept[Node, Endpoint | None] = Kept(selection.endpoint)
+
     def found(self, nodes: Sequence[Node], authority: str | None) -> Found:
-        """The endpoints of a service; without any it does not exist (spec 3.4)."""
+        """What these instances are; without any endpoint the service does not exist (spec 3.4)."""
         endpoints: dict[tuple[str, int], Endpoint] = {}
-        meta: dict[str, Any] = {}
-        for node in nodes:
-            if self.statuses is not None and node.status not in self.statuses:
+        first: Node | None = None
+        for node, endpoint in zip(nodes, self._endpoints.of(nodes), strict=True):
+            if endpoint is None:
                 continue
-            host = (node.service_address if self.prefer_service_address else "") or node.address
-            if not host or not node.port:
-                continue
-            if not endpoints and self.transfer_metadata:
-                meta = _free(node.service_meta)
-            self._add(endpoints, host, node)
-        if not endpoints:
+            first = first or node
+            key = endpoint.host, endpoint.port
+            known = endpoints.get(key)
+            if known is None or endpoint.weight > known.weight:  # one for an address, however many instances have it
+                endpoints[key] = endpoint
+        if first is None:
             return NO_ENDPOINTS
+        meta: dict[str, Any] = _free(first.service_meta) if self._selection.transfer_metadata else {}
         if authority is not None:
             meta["authority"] = authority
         return Endpoints(tuple(endpoints.values()), meta)
-
-    def _add(self, endpoints: dict[tuple[str, int], Endpoint], host: str, node: Node) -> None:
-        """One endpoint for an address, however many instances have it; the highest weight counts."""
-        known, weight = endpoints.get((host, node.port)), self.weight(node.tags)
-        if known is None or weight > known.weight:
-            endpoints[host, node.port] = Endpoint(host, node.port, weight, _free(node.node_meta) if self.transfer_metadata else {})
 
 
 def _free(meta: Mapping[str, str]) -> dict[str, str]:
@@ -309,16 +323,19 @@ class ConsulNamer(MultiService):
             datacenter = agent.datacenter if datacenter == LOCAL else datacenter
             authority = authority_of(key, datacenter, agent.domain) if self._config.set_host else None
         query = ServiceQuery(service=key.service, datacenter=datacenter, tag=key.tag, passing=self._passing)
+        entries, instances = node_entries(query), Instances(self._selection)
         known: int | None = None
+        nodes: tuple[Node, ...] = ()
         found: Found = NO_ENDPOINTS
         while True:
             began = self._clock.seconds()
             turn = nullcontext(True) if known is None else self._turns.turn(is_absent=isinstance(found, NoEndpoints))
             with turn as has_turn:
-                listing = await self._ask(watch, query, known if has_turn else None, known)
+                listing = await self._ask(watch, query, known if has_turn else None, known, entries)
             before = found
-            if listing.nodes is not None:
-                found = self._selection.found(listing.nodes, authority)
+            if listing.nodes is not None and listing.nodes != nodes:
+                nodes = listing.nodes
+                found = instances.found(nodes, authority)
             watch.good(found)
             known = next_index(known, listing.index)
             is_news = known is not None and found != before and not isinstance(found, NoEndpoints)
@@ -326,17 +343,22 @@ class ConsulNamer(MultiService):
             if pause > 0:
                 await watch.sleep(pause)
 
-    async def _ask(self, watch: Watch[ServiceKey, Found], query: ServiceQuery, index: int | None, known: int | None) -> Listing:
-        parameters = self._api.parameters(query, index)
-        watch.facts["request"] = f"GET {query.path}?{urlencode(parameters, quote_via=quote)}"
-        watch.facts["lastRequestAt"] = self._watches.when(self._clock.seconds())
-        listing = await self._api.nodes(query, index, known)
-        watch.facts["lastResponseAt"] = self._watches.when(self._clock.seconds())
+    async def _ask(
+        self, watch: Watch[ServiceKey, Found], query: ServiceQuery, index: int | None, known: int | None, entries: Entries[Node | None]
+    ) -> Listing:
+        when, seconds = self._watches.when, self._clock.seconds
+        watch.facts["request"] = partial(self._request, query, index)
+        watch.facts["lastRequestAt"] = partial(when, seconds())
+        listing = await self._api.nodes(query, index, known, entries)
+        watch.facts["lastResponseAt"] = partial(when, seconds())
         response: dict[str, object] = {"index": listing.index, "hasLeader": listing.has_leader}
         if listing.unreadable:
             response["unreadableEntries"] = listing.unreadable
         watch.facts["response"] = response
         return listing
+
+    def _request(self, query: ServiceQuery, index: int | None) -> str:
+        return f"GET {query.path}?{urlencode(self._api.parameters(query, index), quote_via=quote)}"
 
     def _pause(self, *, is_news: bool, has_turn: bool) -> float:
         """Seconds from the last question to the next."""

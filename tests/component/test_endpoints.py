@@ -226,3 +226,21 @@ def test_only_hosts_of_the_present_endpoints_are_watched_and_shown(steps: list[t
             assert len(set(case.shown)) == len(case.shown)
     case.hold.close()
     assert case.hosts.observed == set()
+
+
+def test_address_of_an_endpoint_that_stays_is_the_same_object() -> None:
+    case = Case()
+    stays, named = Endpoint("192.0.2.1", 80), Endpoint("web.example", 80)
+    case.hosts.sources["web.example"] = Source()
+    case.hosts.says("web.example", "198.51.100.1")
+    case.set(stays, named, Endpoint("192.0.2.2", 80))
+    before = case.last
+    case.set(stays, named)
+    after = case.last
+    case.hosts.says("web.example", "198.51.100.2")
+    moved = case.last
+    assert all(isinstance(state, Ok) and isinstance(state.value, Replicas) for state in (before, after, moved))
+    first, second, third = (state.value.addresses for state in (before, after, moved))  # type: ignore[union-attr]
+    assert [one is other for one, other in zip(first, second, strict=False)] == [True, True]
+    assert third[0] is first[0]
+    assert third[1] == Address("198.51.100.2", 80)

@@ -12,6 +12,7 @@ from fakes.kubernetes import endpoint_slice, endpoints, service
 from meshgw.backends.endpoints import NO_ENDPOINTS, Endpoints, Found
 from meshgw.backends.kubernetes_endpoints import (
     Backends,
+    Reader,
     ServicePort,
     external_port,
     named_port,
@@ -246,3 +247,21 @@ def test_no_object_makes_reading_raise(value: Json, number: int) -> None:
         for each in (named_port(behind, "http"), numbered_port(value, behind, number), numbered_port(None, behind, number)):
             assert isinstance(each, Endpoints) or each is NO_ENDPOINTS
     external_port(value, ServicePort("default", "80", "web"))
+
+
+def test_endpoint_of_an_address_that_stays_is_the_same_object_at_each_reading() -> None:
+    reader = Reader()
+    before = named_port(reader.endpoints(objects(endpoints("web", "10.0.0.1", "10.0.0.2", node="node-1"))), "http")
+    after = named_port(reader.endpoints(objects(endpoints("web", "10.0.0.2", "10.0.0.3", node="node-1"))), "http")
+    assert isinstance(before, Endpoints)
+    assert isinstance(after, Endpoints)
+    assert [endpoint.host for endpoint in after.endpoints] == ["10.0.0.2", "10.0.0.3"]
+    assert after.endpoints[0] is before.endpoints[1]
+
+
+def test_address_of_which_something_else_is_said_is_read_anew() -> None:
+    reader = Reader()
+    reader.endpoints(objects(endpoints("web", "10.0.0.1", node="node-1")))
+    moved = named_port(reader.endpoints(objects(endpoints("web", "10.0.0.1", node="node-2"))), "http")
+    assert isinstance(moved, Endpoints)
+    assert [endpoint.meta for endpoint in moved.endpoints] == [{"nodeName": "node-2"}]

@@ -178,3 +178,31 @@ def test_loads_are_never_negative_nor_lost_whatever_comes_and_goes(history: list
         # An address with requests under way never has two nodes.
         assert len({node.address.port for node in known}) == len(known)
         assert sorted(node.address.port for _, group in nodes.classes for node in group) == sorted(n.address.port for n in nodes.all())
+
+
+@given(st.data())
+def test_updates_one_after_the_other_lead_where_the_last_one_alone_leads(data: st.DataObject) -> None:
+    pool = [Address(f"10.0.0.{number % 4}", 80, weight) for number, weight in enumerate([1.0, 1.0, 2.0, 0.0, 1.0, 3.0])]
+    nodes = Nodes(lambda _address: Plain())
+    for _ in range(4):
+        before = {node.address.host: node for node in nodes.all()}
+        addresses = data.draw(st.lists(st.sampled_from(pool), max_size=5))
+        is_changed = nodes.update(addresses)
+        fresh = Nodes(lambda _address: Plain())
+        fresh.update(addresses)
+        now = {node.address.host: node for node in nodes.all()}
+        assert {host: node.address.weight for host, node in now.items()} == {node.address.host: node.address.weight for node in fresh.all()}
+        assert [(share, {node.address for node in members}) for share, members in nodes.classes] == [
+            (share, {node.address for node in members}) for share, members in fresh.classes
+        ]
+        assert is_changed == (before.keys() != now.keys())
+        assert all(now[host] is node for host, node in before.items() if host in now)
+        assert (nodes.adds - nodes.removes) == len(nodes)
+
+
+def test_addresses_that_are_the_same_objects_leave_the_classes_as_they_are(nodes_for: Make, address_list: Addresses) -> None:
+    nodes, same = nodes_for(), address_list(3)
+    nodes.update(same)
+    before = nodes.classes
+    assert not nodes.update(reversed(same))
+    assert nodes.classes is before

@@ -12,7 +12,7 @@ from meshgw.config.loader import LoadResult, load
 from meshgw.config.plain import config_to_json
 from meshgw.config.problems import Severity
 from meshgw.kinds import Registry
-from meshgw.namers.consul import ConsulConfig, Selection, ServiceKey, authority_of, read_key
+from meshgw.namers.consul import ConsulConfig, Instances, Selection, ServiceKey, authority_of, read_key
 from meshgw.naming.path import Path
 
 
@@ -48,7 +48,7 @@ def test_what_is_no_host_name_becomes_no_authority(service: str) -> None:
 
 
 def found(*nodes: Node, authority: str | None = None, **options: object) -> tuple[Endpoint, ...]:
-    said = Selection(**options).found(nodes, authority)  # type: ignore[arg-type]
+    said = Instances(Selection(**options)).found(nodes, authority)  # type: ignore[arg-type]
     return said.endpoints if isinstance(said, Endpoints) else ()
 
 
@@ -62,11 +62,11 @@ def test_service_address_is_preferred_where_there_is_one() -> None:
 
 
 def test_instances_without_port_or_address_are_left_out() -> None:
-    assert Selection().found([Node(address="192.0.2.1"), Node(address="", port=80)], None) is NO_ENDPOINTS
+    assert Instances(Selection()).found([Node(address="192.0.2.1"), Node(address="", port=80)], None) is NO_ENDPOINTS
 
 
 def test_no_instance_means_that_the_service_does_not_exist() -> None:
-    assert Selection().found([], "web.service.dc1.consul") is NO_ENDPOINTS
+    assert Instances(Selection()).found([], "web.service.dc1.consul") is NO_ENDPOINTS
 
 
 def test_highest_weight_of_the_tags_counts_and_none_is_one() -> None:
@@ -96,8 +96,8 @@ def test_metadata_is_carried_only_if_asked_for_and_never_decides_the_host() -> N
         service_meta={"version": "2", "authority": "evil.test"},
         node_meta={"rack": "r1", "authority": "evil.test"},
     )
-    plain = Selection().found([node], None)
-    carried = Selection(transfer_metadata=True).found([node], "web.service.dc1.consul")
+    plain = Instances(Selection()).found([node], None)
+    carried = Instances(Selection(transfer_metadata=True)).found([node], "web.service.dc1.consul")
     assert isinstance(plain, Endpoints)
     assert isinstance(carried, Endpoints)
     assert (dict(plain.meta), dict(plain.endpoints[0].meta)) == ({}, {})
