@@ -15,8 +15,12 @@ from typing import TYPE_CHECKING
 
 import attrs
 from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
+from twisted.python.failure import Failure
+
+from meshgw.core.slices import Slices
 
 if TYPE_CHECKING:
     from meshgw.telemetry.metrics import Metrics
@@ -193,12 +197,18 @@ class _Seen(dict[int, int]):
 
 
 class HistogramSnapshots(Service):
-    """Ends the histogram interval of all metrics every ``interval`` seconds."""
+    """Ends the histogram interval of all metrics every ``interval`` seconds, in slices between requests."""
 
     def __init__(self, reactor: IReactorTime, metrics: Metrics, interval: float = DEFAULT_INTERVAL) -> None:
-        self._interval = interval
-        self._loop = LoopingCall(metrics.rotate)
+        self._interval, self._metrics = interval, metrics
+        self._slices = Slices(reactor)
+        self._rotating: Deferred[None] | None = None
+        self._loop = LoopingCall(self._rotate)
         self._loop.clock = reactor
+
+    def _rotate(self) -> Deferred[None]:
+        self._rotating = Deferred.fromCoroutine(self._slices.run(self._metrics.rotating()))
+        return self._rotating.addErrback(Failure.trap, CancelledError)  # as when it is stopped in the middle
 
     def startService(self) -> None:
         """Begin the first interval now."""
@@ -210,3 +220,5 @@ class HistogramSnapshots(Service):
         super().stopService()  # type: ignore[no-untyped-call]  # as above
         if self._loop.running:
             self._loop.stop()
+        if self._rotating is not None:
+            self._rotating.cancel()

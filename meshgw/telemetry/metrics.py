@@ -246,14 +246,22 @@ class Metrics:
 
     def rotate(self) -> None:
         """End the interval of every histogram at and below this node; the log tells once an interval what found no room."""
+        finished(self.rotating())
+
+    def rotating(self) -> Work[None]:
+        """The same, little by little; what reads meanwhile finds some histograms of the interval before."""
         self._settle()
         stack = [self]
+        number = 0
         while stack:
             node = stack.pop()
             metric = node._metric
             if metric is not None and not isinstance(metric, (Counter, Gauge)):
                 metric.rotate()
             stack.extend(node._children.values())
+            number += 1
+            if number % PAUSE_NODES == 0:
+                yield
         if self._room is not None:
             self._room.ledger.end_interval()
 

@@ -4,6 +4,7 @@ import pickle
 
 import pytest
 
+from meshgw.core.slices import finished
 from meshgw.telemetry.histogram import bucket_of
 from meshgw.telemetry.metrics import Metrics, merge
 from meshgw.telemetry.outcomes import CLASSIFIED_FAILURE, MAX_CELLS
@@ -149,3 +150,16 @@ def test_merged_snapshots_add_up_and_keep_peaks() -> None:
 def test_one_process_is_merged_into_itself() -> None:
     snapshot = Metrics().snapshot()
     assert merge([snapshot]) is snapshot
+
+
+def test_an_interval_ends_little_by_little_and_for_all() -> None:
+    metrics = Metrics()
+    histograms = [metrics.histogram("h", str(number)) for number in range(200)]
+    for histogram in histograms:
+        histogram.add(1)
+    work = metrics.rotating()
+    next(work)
+    ended = sum(histogram.window is not None for histogram in histograms)
+    assert 0 < ended < 50
+    finished(work)
+    assert all(histogram.window is not None and histogram.window.count == 1 for histogram in histograms)
