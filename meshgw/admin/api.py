@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from meshgw.admin.errors import NoAnswer
 from meshgw.config.access import AccessControl
 from meshgw.config.models import Config
+from meshgw.core.json_text import json_pieces
 from meshgw.core.logger import make_logger
 from meshgw.core.slices import Shared, Slices, collected
 from meshgw.naming.dtab import Dtab
@@ -222,15 +223,6 @@ class GatewayView(Protocol):
 def json_answer(content: object, status: int = 200) -> Answer:
     """Any plain data as JSON."""
     return Answer(json.dumps(content), JSON, status)
-
-
-def json_pieces(content: Mapping[str, object]) -> Iterator[bytes]:
-    """An object in JSON, piece by piece, for those with thousands of members (``core.slices``)."""
-    before = b"{"
-    for name, value in content.items():
-        yield b"%b%b: %b" % (before, json.dumps(name).encode(), json.dumps(value).encode())
-        before = b", "
-    yield b"}" if before == b", " else b"{}"
 
 
 def ping(query: Query) -> Answer:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 
 import attrs
+from twisted.internet.interfaces import IReactorTime
 
 from meshgw.admin.api import Answer, GatewayView, Query, json_answer
+from meshgw.core.slices import Slices
 from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
 
@@ -32,28 +34,27 @@ class _Refused(Exception):
 class DelegatorView:
     """``/delegator.json``: how a name is, or would be, resolved."""
 
-    def __init__(self, view: GatewayView) -> None:
-        self._view = view
+    def __init__(self, view: GatewayView, reactor: IReactorTime) -> None:
+        self._view, self._slices = view, Slices(reactor)
 
     async def __call__(self, query: Query) -> Answer:
         """The delegation tree as JSON."""
         try:
             asked = _posted(query) if query.method == "POST" else _from_args(query)
-            dtab, path = _read(asked)
+            dtab, path = await self._read(asked)
         except _Refused as refused:
             return refused.answer
         return json_answer(dict(await self._view.delegate(asked.namespace, dtab, path)))
 
-
-def _read(asked: _Asked) -> tuple[Dtab, Path]:
-    try:
-        dtab = Dtab.read(asked.dtab)
-    except ValueError as error:
-        raise _Refused(400, f"Invalid dtab: {error}") from error
-    try:
-        return dtab, Path.read(asked.path)
-    except ValueError as error:
-        raise _Refused(400, f"Invalid path: {error}") from error
+    async def _read(self, asked: _Asked) -> tuple[Dtab, Path]:
+        try:
+            dtab = await self._slices.run(Dtab.reading(asked.dtab))
+        except ValueError as error:
+            raise _Refused(400, f"Invalid dtab: {error}") from error
+        try:
+            return dtab, Path.read(asked.path)
+        except ValueError as error:
+            raise _Refused(400, f"Invalid path: {error}") from error
 
 
 def _from_args(query: Query) -> _Asked:

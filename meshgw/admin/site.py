@@ -311,7 +311,7 @@ def _routes(view: GatewayView, reactor: IReactorTime) -> dict[str, Route]:
         "/client_state.json": Route(state.client_state),
         "/access.json": Route(AccessView(view)),
         "/requests.json": Route(RequestsView(view, reactor)),
-        "/delegator.json": Route(DelegatorView(view), both),
+        "/delegator.json": Route(DelegatorView(view, reactor), both),
         "/admin/tracing": Route(api.TracingView(view), both, ("POST",)),
         "/logging.json": Route(api.LoggingView(view), both, ("POST",)),
         **_diagnostics(view, Slices(reactor)),

@@ -17,8 +17,10 @@ from twisted.protocols import amp
 from twisted.python.failure import Failure
 
 from meshgw.admin.errors import NoAnswer, Relayed, relayed
-from meshgw.app.plane import PATIENCE, Answering
+from meshgw.app.plane import PATIENCE, Answering, Large
+from meshgw.core.json_text import DEPTH, json_pieces
 from meshgw.core.logger import make_logger
+from meshgw.core.slices import Slices, collected
 from meshgw.errors import MeshError
 
 PART = 60_000
@@ -53,6 +55,7 @@ class Channel(amp.AMP):
         super().__init__()  # type: ignore[no-untyped-call]  # AMP has no annotations
         self.name = name
         self._answering, self._reactor, self._lost = answering, reactor, lost
+        self._slices = Slices(reactor)
         self._next = 0
         self._waiting: dict[int, Deferred[Any]] = {}
         self._answers: dict[int, Deferred[None]] = {}
@@ -91,7 +94,10 @@ class Channel(amp.AMP):
             waiting.errback(_gone(f"{self.name} could not be asked: {failure.getErrorMessage()}"))
 
     async def _send(self, number: int, message: Any) -> None:
-        data = json.dumps(message, separators=(",", ":")).encode()
+        if isinstance(message, Large):
+            data = await self._slices.run(collected(json_pieces({"value": message.value}, DEPTH + 1)))
+        else:
+            data = json.dumps(message, separators=(",", ":")).encode()
         for start in range(0, len(data), PART):
             last = start + PART >= len(data)
             await self.callRemote(Part, number=number, data=data[start : start + PART], last=last)  # type: ignore[no-untyped-call]
@@ -133,7 +139,8 @@ class Channel(amp.AMP):
     async def _answer(self, number: int, message: Any) -> None:
         word, argument = message
         try:
-            content = {"value": await self._answering(word, argument)}
+            value = await self._answering(word, argument)
+            content: Any = value if isinstance(value, Large) else {"value": value}
         except (MeshError, TimeoutError) as error:
             told = relayed(error)
             content = {"error": told.text, "status": told.code}

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import attrs
+
 from meshgw.admin.delegations import Delegations
 from meshgw.admin.errors import NotDescribed, Relayed
 from meshgw.app.diagnosis import Diagnosis
@@ -167,6 +169,13 @@ class LocalPlane:
         return identified({label: router.identifier for label, router in self.gateway.routers.items()}, head)
 
 
+@attrs.frozen
+class Large:
+    """An answer that may have thousands of members, to be written in slices: it takes tens of milliseconds at once."""
+
+    value: Any
+
+
 def answering(plane: LocalPlane) -> Answering:
     """Answers questions of another process about ``plane``; the words are the names of its methods."""
 
@@ -179,7 +188,7 @@ def answering(plane: LocalPlane) -> Answering:
             case "bound_names":
                 return list(await plane.bound_names())
             case "client_state":
-                return await plane.client_state()
+                return Large(await plane.client_state())
             case "recent_requests":
                 return list(await plane.recent_requests())
             case "described":
@@ -194,7 +203,7 @@ def answering(plane: LocalPlane) -> Answering:
                 return await plane.set_tracing(argument)
             case "delegate":
                 namespace, dtab, path = argument
-                return await plane.delegate(namespace, Dtab.read(dtab), Path.read(path))
+                return await plane.delegate(namespace, await plane.slices.run(Dtab.reading(dtab)), Path.read(path))
             case "diagnose":
                 return await plane.diagnosis.answer(*argument)
             case "identify":

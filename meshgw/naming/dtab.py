@@ -6,7 +6,7 @@ Following names to the end is done in ``bind``; the value classes that record it
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from enum import Enum
 from typing import ClassVar, Final, Literal, SupportsIndex, overload
 
@@ -119,6 +119,17 @@ class Dtab(tuple[Dentry, ...]):
     @classmethod
     def read(cls, text: str) -> Dtab:
         """Parse a whole text; blank is the empty dtab. Raises :class:`DtabSyntaxError`."""
+        work = cls.reading(text)
+        while True:
+            try:
+                next(work)
+            except StopIteration as ended:
+                found: Dtab = ended.value
+                return found
+
+    @classmethod
+    def reading(cls, text: str) -> Generator[None, None, Dtab]:
+        """The same, entry by entry with a pause after each, for long texts: a megabyte takes seconds."""
         scanner = Scanner(text)
         dentries: list[Dentry] = []
         while True:
@@ -126,6 +137,7 @@ class Dtab(tuple[Dentry, ...]):
             if not scanner.peek():
                 return cls(dentries)
             dentries.append(_scan_dentry(scanner))
+            yield
             scanner.skip_blank()
             if not scanner.accept(";"):
                 if scanner.peek():

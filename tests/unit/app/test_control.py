@@ -14,6 +14,7 @@ from fakes.workers import Wire
 from meshgw.admin.errors import CannotDelegate, NoAnswer, Relayed
 from meshgw.app import control
 from meshgw.app.control import PART, Channel, Part
+from meshgw.app.plane import Large
 from meshgw.errors import MeshError
 
 
@@ -71,6 +72,11 @@ def test_question_and_answer_arrive_as_they_were_sent(question: Any, answer: Any
     pair = Pair(word=answer)
     assert pair.ask("word", question) == [answer]
     assert pair.asked == [("word", question)]
+
+
+@given(plain)
+def test_large_answer_arrives_as_it_was_sent(answer: Any) -> None:
+    assert Pair(word=Large(answer)).ask("word") == [answer]
 
 
 @pytest.mark.parametrize("length", [PART - 10, PART, PART + 1, 5 * PART, 1_000_000])

@@ -97,3 +97,17 @@ def test_slices_are_dtabs_and_items_are_entries() -> None:
     assert isinstance(dtab[1:], Dtab)
     assert dtab[0].show() == "/a=>/b"
     assert Dtab.of(dtab[:1]).show() == "/a=>/b"
+
+
+def test_a_long_text_is_read_with_a_pause_after_each_entry() -> None:
+    text = ";".join(f"/svc/{number} => /#/io.l5d.fs/{number}" for number in range(50))
+    work = Dtab.reading(text)
+    pauses = 0
+    while True:
+        try:
+            next(work)
+        except StopIteration as ended:
+            assert ended.value == Dtab.read(text)
+            break
+        pauses += 1
+    assert pauses == 50
