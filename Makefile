@@ -13,8 +13,8 @@ PYTHON ?= $(firstword $(wildcard /usr/bin/python3.11) $(shell command -v python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# Two at a time: the integration tests choose free ports and share nothing.
-TEST_JOBS ?= 2
+# More than the two cores of a small machine, as tests wait for much of their time; they share nothing, ports neither.
+TEST_JOBS ?= 3
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -39,6 +39,7 @@ $(VENV)/.docs: $(VENV)/.installed
 demo: $(VENV)/.installed
 	$(BIN)/python deploy/demo/run.py $(ARGS)
 
+# Hypothesis tries the same examples each time; ARGS='--hypothesis-profile random' tries others, as pytest by itself does.
 # Where the surroundings tell Python to keep no bytecode, each of the hundreds of gateways that are started would be compiled anew.
 test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.installed
