@@ -105,6 +105,7 @@ class ListenerTls:
         """Read all files, before the listener serves. Raises :class:`TlsConfigError`."""
         for source in self._sources:
             source.load()
+        self._watched.note()
         self._take_authorities()
         self.server.prepare(may_be_empty=self.wants_ingress)
 

@@ -81,6 +81,7 @@ class ClientTlsFiles:
             problem = self._config.problem()
             if problem is not None:
                 raise TlsConfigError(what="", reason=problem)
+            self._watched.note()
             security = ClientSecurity(self._read())
             security.check()
             self._security = security

@@ -75,13 +75,20 @@ class FileWatcher:
         self._settling: IDelayedCall | None = None
         self._polling: IDelayedCall | None = None
         self._seen: Signature = ()
+        self._is_noted = False
         self._running = False
 
+    def note(self) -> None:
+        """Note what is there, for an owner who reads it before the watch begins: what changes between is reported, too."""
+        self._seen, self._is_noted = self._signature(), True
+
     def start(self) -> None:
-        """Begin to watch; what was there before is not reported."""
+        """Begin to watch; what was there before is not reported, unless it differs from what was noted."""
         self._running = True
         self._follow()
-        self._seen = self._signature()
+        before, self._seen = self._seen, self._signature()
+        if self._is_noted and before != self._seen:
+            self._change()
         self._poll_later()
 
     def stop(self) -> None:

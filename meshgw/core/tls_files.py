@@ -65,6 +65,11 @@ class WatchedFiles:
     def __init__(self, reactor: Any, paths: Iterable[str], on_change: Callable[[], None]) -> None:
         self._watchers = [FileWatcher(reactor, path, on_change) for path in dict.fromkeys(paths)]
 
+    def note(self) -> None:
+        """They are about to be read: what changes from now on is told, once watching has begun."""
+        for watcher in self._watchers:
+            watcher.note()
+
     def start(self) -> None:
         """Begin to watch."""
         for watcher in self._watchers:
@@ -120,6 +125,7 @@ class PairSource:
 
     def load(self) -> None:
         """Read them for the first time, when each must be good. Raises :class:`TlsConfigError`."""
+        self._watched.note()
         for one in self._files:
             pair = one.read()
             if self._needs_names and not pair.names:
@@ -148,6 +154,7 @@ class DirectorySource:
 
     def load(self) -> None:
         """Read the directory for the first time. Raises :class:`TlsConfigError` if it cannot be listed."""
+        self._watcher.note()
         try:
             os.listdir(self._directory)
         except OSError as error:

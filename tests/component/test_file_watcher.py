@@ -80,6 +80,19 @@ def watching(reactor: PumpedReactor) -> Iterator[Callable[..., Watch]]:
     assert not reactor.getDelayedCalls()
 
 
+def test_what_changes_between_noting_and_watching_is_told(reactor: PumpedReactor, tmp_path: File) -> None:
+    calls: list[int] = []
+    for change in (None, b"two", b"three"):
+        watcher = FileWatcher(reactor, str(tmp_path / "file"), lambda: calls.append(1))
+        watcher.note()
+        if change is not None:
+            (tmp_path / "file").write_bytes(change)
+        watcher.start()
+        reactor.turn()
+        watcher.stop()
+    assert len(calls) == 2
+
+
 def test_a_write_is_told_once_and_other_files_are_not(watching: Any, tmp_path: File) -> None:
     (tmp_path / "a").write_text("1")
     watch = watching(tmp_path / "a")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,12 +30,13 @@ def warnings() -> Iterator[list[str]]:
 
 
 class Served:
-    """A started listener's TLS over a directory."""
+    """A started listener's TLS over a directory; ``meanwhile`` happens after its files were read and before they are watched."""
 
-    def __init__(self, config: ServerTls) -> None:
+    def __init__(self, config: ServerTls, meanwhile: Callable[[], object] = lambda: None) -> None:
         self.reactor = PumpedReactor()
         self.tls = ListenerTls(config, reactor=self.reactor, clock=self.reactor.seconds, address="127.0.0.1:4443")
         self.tls.load()
+        meanwhile()
         self.tls.start()
 
     def turn(self) -> None:
@@ -67,6 +68,18 @@ def test_a_renewed_certificate_is_served_without_restart(tmp_path: Path) -> None
     assert served.serial("new.example") == served.serial("web.example") == renewed.certificate.serial_number
     served.tls.stop()
     assert served.reactor.readers == []
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_a_certificate_renewed_while_the_gateway_starts_is_served(tmp_path: Path, is_listed: bool) -> None:
+    config = own(tmp_path, "web.example")
+    renewed = authority().leaf("web.example", "new.example")
+    served = Served(
+        config if is_listed else ServerTls(sni=SniConfig(directory=str(tmp_path))), lambda: write_files(renewed, tmp_path, "own")
+    )
+    served.turn()
+    assert served.serial("web.example") == renewed.certificate.serial_number
+    served.tls.stop()
 
 
 def test_a_broken_renewal_leaves_the_old_one_and_is_logged_once(tmp_path: Path, warnings: list[str]) -> None:
