@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from meshgw.app.components import RouterService
 from meshgw.app.described import Describe, namer_states, router_states
 from meshgw.app.http_stacks import Shared
+from meshgw.app.joined import leave_to_master
 from meshgw.app.request_router import RequestRouter
 from meshgw.app.sockets import router_label
 from meshgw.bind.builtin import BuiltinNamer
@@ -177,6 +178,8 @@ class Gateway(MultiService):
         self.stalls = Stalls(reactor)
         self.tracing = TracingSwitch() if tracing is None else tracing
         self.telemeters = [chosen.kind.build(chosen.config, self.names.runtime) for chosen in config.telemetry]
+        if started_at is None:
+            leave_to_master(self.telemeters)
         tracers = [telemeter.tracer for telemeter in self.telemeters if hasattr(telemeter, "tracer")]
         shared = Shared(
             runtime=self.names.runtime,
@@ -232,6 +235,7 @@ class Gateway(MultiService):
 
     def retire(self) -> Deferred[None]:
         """End while others serve on the same sockets: as ``stopService``, but callers' idle connections get one more answer first."""
+        leave_to_master(self.telemeters)  # which there is by now, if there was none before
         return Deferred.fromCoroutine(self._stop(close_idle=False))
 
     def hurry(self, grace: float | None = None) -> None:

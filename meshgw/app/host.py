@@ -27,6 +27,7 @@ from meshgw.app.announcing import Announcements
 from meshgw.app.diagnosis import Diagnosis
 from meshgw.app.gateway import Gateway
 from meshgw.app.job import Accepted, Settings, drop_privileges, needs_master
+from meshgw.app.joined import JoinedTelemetry
 from meshgw.app.plane import LocalPlane, Plane
 from meshgw.app.sockets import Sockets, places
 from meshgw.config.loader import LoadResult, load_file
@@ -75,6 +76,7 @@ class MeshService(MultiService):
         self._diagnosis = Diagnosis(self._reactor, None, self._stalls, self._slices)
         self._sockets = Sockets({}, {})
         self._announcements = Announcements(self._make_runtime(), LocalAddresses(self._reactor))
+        self._joined = JoinedTelemetry(self._make_runtime(), self.snapshot)
         self._admin: AdminService | None = None
         self._leaving: dict[Gateway, Deferred[None]] = {}
         self._supervisor: Supervisor | None = None
@@ -150,7 +152,7 @@ class MeshService(MultiService):
             self._be_master()
             self._is_reloading = True  # what is asked meanwhile comes after it
             starting = Deferred.fromCoroutine(self._supervisor.start(self._accepted, self._sockets, is_first=True))
-            starting.addCallbacks(self._announce, self._not_started).addCallback(self._reload_ended)
+            starting.addCallbacks(self._workers_serve, self._not_started).addCallback(self._reload_ended)
         if self._gateway is not None:
             self._gateway.startService()
             user = self._accepted.config.user
@@ -175,6 +177,14 @@ class MeshService(MultiService):
         """Tell others where the servers of the configuration at work are."""
         if not self._is_ending:
             self.announcements.update(self._accepted.config, self._sockets.address)
+
+    def _workers_serve(self, _started: None) -> Deferred[None]:
+        self._announce()
+        return Deferred.fromCoroutine(self._tell_joined())
+
+    async def _tell_joined(self) -> None:
+        if not self._is_ending:
+            await self._joined.update(self._accepted.config)
 
     def _be_master(self) -> None:
         self._stalls.start()
@@ -240,6 +250,7 @@ class MeshService(MultiService):
         admin.startService()
         if former is not None:
             await maybeDeferred(former.stopService)
+        await self._tell_joined()
         return []
 
     async def _take_over(self, accepted: Accepted, sockets: Sockets) -> None:
@@ -305,6 +316,7 @@ class MeshService(MultiService):
     async def _stop(self) -> None:
         grace = self._grace if self._grace is not None else self._accepted.config.admin.shutdown_grace_ms / 1000
         await self.announcements.withdraw()  # first, so that nobody is sent here who would be refused
+        await self._joined.stop()
         self._sockets.close()
         waiting = []
         for gateway, left in self._leaving.items():

@@ -2,12 +2,13 @@
 
 Source: linkerd-config spec 9.3. Linkerd sends a datagram for each event, which costs every request a system call and loses most events by
 sampling. Here counters are told exactly, as what was added each second, and values of histograms are drawn from each finished interval and
-sent evenly over the next. Each process of a gateway tells its own; StatsD adds counters and timings up.
+sent evenly over the next. Each process of a gateway tells its own, which StatsD adds up; gauges, which it does not, are told by one process
+for all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 import attrs
@@ -33,53 +34,32 @@ TICK_SECONDS = 1.0
 _log = make_logger()
 
 
-class Statsd(Service):
-    """Tells a StatsD server what changes."""
+class StatsdServer:
+    """Where the server is, as long as this is known, and the way of packets there."""
 
     def __init__(self, config: StatsdConfig, runtime: Runtime) -> None:
-        self._config, self._reactor, self._metrics = config, runtime.reactor, runtime.metrics
-        self._resolve, self._slices = runtime.resolve, Slices(runtime.reactor)
-        self._lines = StatsdLines(config.prefix, config.sample_rate, runtime.random)
+        self._config, self._reactor, self._resolve = config, runtime.reactor, runtime.resolve
         scope = runtime.metrics.scope("telemetry", KIND.id)
         self._sent, self._dropped = scope.counter("sent"), scope.counter("dropped")
-        self._sizes = scope.histogram("packet_bytes")
-        self._interval: Window | None = None
-        """That of our own histogram: when it is another one, all histograms have finished an interval."""
-        self._ticks = self._samples_per_tick = 0
-        """Ticks since the interval began, which tell how long the next one is likely to be."""
-        self._gauges_due = 0.0
+        self.sizes = scope.histogram("packet_bytes")
         self._address: Address | None = None
         self._observation: Observation | None = None
         self._port: Any = None
-        self._telling: Deferred[None] | None = None
-        self._loop = LoopingCall(self._tick)
-        self._loop.clock = runtime.reactor
 
-    # --- life cycle
-
-    def startService(self) -> None:
-        """Look for the server, and tell it more every second from when it is found."""
-        super().startService()  # type: ignore[no-untyped-call]
-        _log.warn(
-            "the telemeter {kind} is deprecated, as it is in Linkerd: prefer io.l5d.prometheus; sending to {host}:{port}",
-            kind=KIND.id,
-            host=self._config.hostname,
-            port=self._config.port,
-        )
+    def start(self) -> None:
+        """Look for it."""
         self._observation = self._resolve(self._config.hostname, self._config.port).observe(self._resolved)
-        self._gauges_due = self._reactor.seconds() + self._config.gauge_interval_ms / 1000
-        self._loop.start(min(TICK_SECONDS, self._config.gauge_interval_ms / 1000), now=False)
 
-    def stopService(self) -> None:
-        """Send no more."""
-        super().stopService()  # type: ignore[no-untyped-call]
-        if self._loop.running:
-            self._loop.stop()
-        if self._telling is not None:
-            self._telling.cancel()
+    def stop(self) -> None:
+        """Look for it no more."""
         if self._observation is not None:
             self._observation.close()
         self._close()
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is an address to send to."""
+        return self._address is not None
 
     def _resolved(self, state: State[Addr]) -> None:
         """The server's address is known or another one; while there is none, what is counted waits."""
@@ -98,49 +78,11 @@ class Statsd(Service):
             self._port.stopListening()
             self._port = self._address = None
 
-    # --- telling
-
-    def _tick(self) -> Deferred[None]:
-        telling = self._telling = Deferred.fromCoroutine(self._tell())
-        return telling.addErrback(self._not_told)
-
-    def _not_told(self, failure: Failure) -> None:
-        if not failure.check(CancelledError):  # type: ignore[no-untyped-call]
-            _log.failure("defect in telling StatsD; it goes on with the next second", failure=failure)
-
-    async def conclude(self) -> None:
-        """Nothing is served any more: tell what was counted since the last time, before what belongs to names goes with them."""
-        if not self._loop.running:
-            return
-        self._loop.stop()
-        if self._telling is not None and not self._telling.called:
-            told: Deferred[None] = Deferred()
-            self._telling.addBoth(told.callback)
-            await told
-        await self._tick()
-
-    async def _tell(self) -> None:
-        if self._address is None:
-            return
-        snapshot = await self._slices.run(self._metrics.reading())
-        await self._slices.run(self._send_all(snapshot))
-
-    def _send_all(self, snapshot: Snapshot) -> Work[None]:
-        self._ticks += 1
-        if self._sizes.window is not self._interval:
-            self._interval, ticks = self._sizes.window, self._ticks
-            yield from self._lines.take_interval(snapshot.histograms)
-            self._ticks, self._samples_per_tick = 0, -(-self._lines.samples_left // max(1, ticks - 1))
-        for packet, count in packets(self._due(snapshot)):
+    def sending(self, lines: Iterable[str]) -> Work[None]:
+        """The work of sending them."""
+        for packet, count in packets(lines):
             self._send(packet, count)
             yield
-
-    def _due(self, snapshot: Snapshot) -> Iterator[str]:
-        yield from self._lines.counters(snapshot.counters)
-        if self._reactor.seconds() >= self._gauges_due:
-            self._gauges_due = self._reactor.seconds() + self._config.gauge_interval_ms / 1000
-            yield from self._lines.gauges(snapshot.gauges)
-        yield from self._lines.timings(self._samples_per_tick)
 
     def _send(self, packet: bytes, count: int) -> None:
         """A packet that cannot be sent at once is lost, as any datagram may be; nobody waits for it."""
@@ -154,7 +96,137 @@ class Statsd(Service):
             self._dropped.incr(count)
         else:
             self._sent.incr(count)
-            self._sizes.add(len(packet))
+            self.sizes.add(len(packet))
+
+
+class Statsd(Service):
+    """Tells a StatsD server what changes in this process."""
+
+    def __init__(self, config: StatsdConfig, runtime: Runtime) -> None:
+        self._config, self._reactor, self._metrics = config, runtime.reactor, runtime.metrics
+        self._slices, self._server = Slices(runtime.reactor), StatsdServer(config, runtime)
+        self._lines = StatsdLines(config.prefix, config.sample_rate, runtime.random)
+        self._tells_gauges = True
+        self._interval: Window | None = None
+        """That of our own histogram: when it is another one, all histograms have finished an interval."""
+        self._ticks = self._samples_per_tick = 0
+        """Ticks since the interval began, which tell how long the next one is likely to be."""
+        self._gauges_due = 0.0
+        self._telling: Deferred[None] | None = None
+        self._loop = LoopingCall(self._tick)
+        self._loop.clock = runtime.reactor
+
+    # --- where several processes serve
+
+    def leave_gauges(self) -> None:
+        """Tell only what adds up from now on: of a gauge of one name StatsD keeps whatever it is told last."""
+        self._tells_gauges = False
+
+    def joined(self, runtime: Runtime, read: Callable[[], Awaitable[Snapshot]]) -> StatsdGauges:
+        """What tells the gauges instead, in the one process that can ``read`` those of all."""
+        return StatsdGauges(self._config, runtime, read)
+
+    # --- life cycle
+
+    def startService(self) -> None:
+        """Look for the server, and tell it more every second from when it is found."""
+        super().startService()  # type: ignore[no-untyped-call]
+        _log.warn(
+            "the telemeter {kind} is deprecated, as it is in Linkerd: prefer io.l5d.prometheus; sending to {host}:{port}",
+            kind=KIND.id,
+            host=self._config.hostname,
+            port=self._config.port,
+        )
+        self._server.start()
+        self._gauges_due = self._reactor.seconds() + self._config.gauge_interval_ms / 1000
+        self._loop.start(min(TICK_SECONDS, self._config.gauge_interval_ms / 1000), now=False)
+
+    def stopService(self) -> None:
+        """Send no more."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        if self._loop.running:
+            self._loop.stop()
+        if self._telling is not None:
+            self._telling.cancel()
+        self._server.stop()
+
+    # --- telling
+
+    def _tick(self) -> Deferred[None]:
+        telling = self._telling = Deferred.fromCoroutine(self._tell())
+        return telling.addErrback(_not_told)
+
+    async def conclude(self) -> None:
+        """Nothing is served any more: tell what was counted since the last time, before what belongs to names goes with them."""
+        if not self._loop.running:
+            return
+        self._loop.stop()
+        if self._telling is not None and not self._telling.called:
+            told: Deferred[None] = Deferred()
+            self._telling.addBoth(told.callback)
+            await told
+        await self._tick()
+
+    async def _tell(self) -> None:
+        if self._server.is_known:
+            snapshot = await self._slices.run(self._metrics.reading())
+            await self._slices.run(self._send_all(snapshot))
+
+    def _send_all(self, snapshot: Snapshot) -> Work[None]:
+        self._ticks += 1
+        if self._server.sizes.window is not self._interval:
+            self._interval, ticks = self._server.sizes.window, self._ticks
+            yield from self._lines.take_interval(snapshot.histograms)
+            self._ticks, self._samples_per_tick = 0, -(-self._lines.samples_left // max(1, ticks - 1))
+        yield from self._server.sending(self._due(snapshot))
+
+    def _due(self, snapshot: Snapshot) -> Iterator[str]:
+        yield from self._lines.counters(snapshot.counters)
+        if self._tells_gauges and self._reactor.seconds() >= self._gauges_due:
+            self._gauges_due = self._reactor.seconds() + self._config.gauge_interval_ms / 1000
+            yield from self._lines.gauges(snapshot.gauges)
+        yield from self._lines.timings(self._samples_per_tick)
+
+
+class StatsdGauges(Service):
+    """Tells a StatsD server the gauges of all processes, as admin shows them."""
+
+    def __init__(self, config: StatsdConfig, runtime: Runtime, read: Callable[[], Awaitable[Snapshot]]) -> None:
+        self._interval, self._read = config.gauge_interval_ms / 1000, read
+        self._slices, self._server = Slices(runtime.reactor), StatsdServer(config, runtime)
+        self._lines = StatsdLines(config.prefix, config.sample_rate, runtime.random)
+        self._telling: Deferred[None] | None = None
+        self._loop = LoopingCall(self._tick)
+        self._loop.clock = runtime.reactor
+
+    def startService(self) -> None:
+        """Look for the server, and tell it all gauges every interval from when it is found."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self._server.start()
+        self._loop.start(self._interval, now=False)
+
+    def stopService(self) -> None:
+        """Send no more."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        if self._loop.running:
+            self._loop.stop()
+        if self._telling is not None:
+            self._telling.cancel()
+        self._server.stop()
+
+    def _tick(self) -> Deferred[None]:
+        telling = self._telling = Deferred.fromCoroutine(self._tell())
+        return telling.addErrback(_not_told)
+
+    async def _tell(self) -> None:
+        if self._server.is_known:
+            snapshot = await self._read()
+            await self._slices.run(self._server.sending(self._lines.gauges(snapshot.gauges)))
+
+
+def _not_told(failure: Failure) -> None:
+    if not failure.check(CancelledError):  # type: ignore[no-untyped-call]
+        _log.failure("defect in telling StatsD; it goes on with the next interval", failure=failure)
 
 
 def _prefix(value: str) -> str | None:

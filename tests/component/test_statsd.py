@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import MessageLengthError
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
@@ -15,6 +15,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 from meshgw.core.address import ADDR_NEG, Addr, Address, Replicas
 from meshgw.core.live import Live, Source
 from meshgw.core.slices import Work
+from meshgw.errors import NamerError
 from meshgw.kinds import Runtime
 from meshgw.telemetry.metrics import Metrics, Snapshot
 from meshgw.telemetry.statsd import KIND, Statsd, StatsdConfig
@@ -55,7 +56,9 @@ class World:
         self.reactor, self.metrics = Udp(), Metrics()
         self.server: Source[Addr] = Source()
         self.asked: list[tuple[str, int]] = []
-        runtime = Runtime(reactor=self.reactor, metrics=self.metrics, random=Random(1), spawn=lambda *_: lambda: None, resolve=self.resolve)
+        self.runtime = runtime = Runtime(
+            reactor=self.reactor, metrics=self.metrics, random=Random(1), spawn=lambda *_: lambda: None, resolve=self.resolve
+        )
         self.telemeter: Statsd = KIND.build(StatsdConfig(**{"sample_rate": 1.0, **options}), runtime)
 
     def resolve(self, host: str, port: int) -> Live[Addr]:
@@ -138,6 +141,64 @@ def test_gauges_are_told_by_their_own_interval() -> None:
         seen.append("linkerd.g:2.5|g" in world.told())
     assert seen == [False, False, True, False, False, True, False]
     world.telemeter.stopService()
+
+
+def test_a_process_with_a_master_tells_what_adds_up_and_no_gauges(world: World) -> None:
+    world.is_at("127.0.0.1")
+    world.telemeter.leave_gauges()
+    world.metrics.gauge("g").set(2.5)
+    world.metrics.counter("a").incr()
+    world.reactor.advance(1)
+    assert world.told() == ["linkerd.a:1|c"]
+    world.reactor.pump([1.0] * 30)
+    assert world.told() == []
+
+
+def test_the_master_tells_the_gauges_of_all_processes_and_nothing_else() -> None:
+    world = World(gauge_interval_ms=3000)
+    figures = Snapshot(counters={("a",): 7}, gauges={("g",): 5.0, ("below",): -1.0})
+    reading: list[Deferred[Snapshot]] = []
+
+    async def read() -> Snapshot:
+        reading.append(Deferred())
+        return await reading[-1]
+
+    gauges = world.telemeter.joined(world.runtime, read)
+    gauges.startService()
+    world.reactor.advance(3)
+    assert reading == []
+    world.is_at("127.0.0.1")
+    world.reactor.advance(2.9)
+    assert reading == []
+    world.reactor.advance(0.1)
+    assert world.told() == []
+    reading[0].callback(figures)
+    assert world.told() == ["linkerd.g:5|g", "linkerd.below:0|g", "linkerd.below:-1|g"]
+    world.reactor.advance(3)
+    cancelled = reading[1]
+    gauges.stopService()
+    cancelled.addErrback(lambda failure: failure.trap(CancelledError))  # type: ignore[arg-type]
+    assert world.told() == [] and not world.server.is_observed and not world.reactor.getDelayedCalls()
+
+
+def test_a_failed_reading_is_not_the_last(world: World) -> None:
+    outcomes: list[Any] = [NamerError(detail="no"), Snapshot(gauges={("g",): 1.0})]
+
+    async def read() -> Snapshot:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        found: Snapshot = outcome
+        return found
+
+    gauges = world.telemeter.joined(world.runtime, read)
+    world.is_at("127.0.0.1")
+    gauges.startService()
+    world.reactor.advance(10)
+    world.told()
+    world.reactor.advance(10)
+    assert "linkerd.g:1|g" in world.told()
+    gauges.stopService()
 
 
 def test_values_of_a_finished_interval_are_spread_over_the_next(world: World) -> None:

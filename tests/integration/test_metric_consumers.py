@@ -118,6 +118,8 @@ class StatsdRecorder:
         self.counters: dict[str, int] = {}
         self.gauges: dict[str, float] = {}
         self.bad: list[bytes] = []
+        self.history: list[tuple[str, float]] = []
+        """The values of gauges in the order in which they came."""
 
     def close(self) -> None:
         self._socket.close()
@@ -141,6 +143,7 @@ class StatsdRecorder:
         elif found["kind"] == b"g":
             before = self.gauges.get(name, 0.0) if value[:1] in b"+-" else 0.0
             self.gauges[name] = before + float(value)
+            self.history.append((name, self.gauges[name]))
 
 
 def test_a_statsd_server_counts_what_the_gateway_counts(running: Running) -> None:
@@ -163,3 +166,18 @@ def test_a_statsd_server_counts_what_the_gateway_counts(running: Running) -> Non
         assert wait_until(lambda: recorder.read().gauges.get("mesh.jvm.uptime", 0.0) > 0, SECONDS)
         assert recorder.bad == []
         assert gw.metrics()["telemetry/io.l5d.statsd/dropped"] == 0
+
+
+def test_a_statsd_server_is_told_the_gauges_of_all_workers_together(running: Running) -> None:
+    with closing(StatsdRecorder()) as recorder:
+        statsd = {"kind": "io.l5d.statsd", "experimental": True, "hostname": "localhost", "port": recorder.port, "gaugeIntervalMs": 200}
+        gw = gateway(running, {"web": Nginx(running, HELLO).port}, top={"telemetry": [statsd], "workers": 2})
+        with closing(socket.create_connection((LOOPBACK, gw.port))), closing(socket.create_connection((LOOPBACK, gw.port))):
+            connections = f"rt/http/server/{LOOPBACK}/{gw.port}/connections"
+            assert wait_until(lambda: gw.metrics().get(connections) == 2, SECONDS), gw.metrics()
+            told = f"linkerd.{connections}".replace(LOOPBACK, LOOPBACK.replace(".", "_")).replace("/", ".")
+            assert wait_until(lambda: recorder.read().gauges.get(told) == 2, SECONDS), recorder.gauges
+            recorder.history.clear()
+            assert wait_until(lambda: recorder.read().history.count(("linkerd.workers.running", 2.0)) >= 3, SECONDS), recorder.gauges
+            assert {value for name, value in recorder.history if name == told} == {2.0}
+        assert recorder.bad == []
