@@ -420,6 +420,17 @@ class StreamReset(AnswerError):
 
 
 @attrs.frozen(kw_only=True)
+class ServiceStalled(AnswerError):
+    """The service has taken nothing of the request's body for ``seconds``, and other requests of its connection waited for that."""
+
+    status: ClassVar[int] = 503
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"the service took nothing of the request's body for {self.seconds:g} s, while others on the caller's connection waited"
+
+
+@attrs.frozen(kw_only=True)
 class AttemptTimeout(AnswerError):
     """One attempt took longer than ``seconds`` to begin its answer (spec 5.8, requestAttemptTimeoutMs)."""
 

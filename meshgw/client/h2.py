@@ -16,7 +16,7 @@ from meshgw.core.timers import Timer
 from meshgw.errors import BadResponse, CallerStalled, StreamReset, UpstreamClosed
 from meshgw.telemetry.streams import UNREAD, laps
 from meshgw.wire import h2_frames as frames
-from meshgw.wire.h2_connection import MOST_HELD, H2Connection
+from meshgw.wire.h2_connection import CROWDED, MOST_HELD, STARVED_SECONDS, H2Connection
 from meshgw.wire.h2_frames import LARGEST_ID, Code, ConnectionFault, StreamFault, code_name
 from meshgw.wire.h2_messages import read_status
 from meshgw.wire.h2_stream import H2Stream, gather
@@ -38,10 +38,6 @@ MOST_HASTY = 2
 """So many may come sooner, about a request that was sent after the question before: those servers forgive two."""
 MOST_UNREAD = 4 << 20
 """Bytes of requests that wait beside what the socket's buffer should take, above which the endpoint counts as stuck."""
-CROWDED = MOST_HELD // 2
-"""Bytes of answers that callers do not take, above which a connection gets no more requests: they would have to wait for those callers."""
-STARVED_SECONDS = 5.0
-"""How long callers that take nothing may keep a connection from all others, once so much is held up that it gets no more credit."""
 NOT_YET = -1.0
 """Stands for a time that has not come."""
 METHOD_LINES = {method: b":method: " + method for method in (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH")}
@@ -129,6 +125,11 @@ class ClientStream(H2Stream):
         """See :class:`meshgw.core.exchange.Upstream`."""
         self._asked_until = self._client.parameters.clock()
         self._client.send_trailers(self, trailers)
+
+    @property
+    def taken(self) -> int:
+        """See :class:`meshgw.core.exchange.Upstream`."""
+        return self._asked_bytes - self.queued
 
     def drained(self) -> None:
         """See :class:`meshgw.wire.h2_stream.H2Stream`."""

@@ -172,6 +172,11 @@ class HttpClient:
         """Whether the request's source should pause."""
         return self._connection.is_full
 
+    @property
+    def taken(self) -> int:
+        """See :class:`meshgw.core.exchange.Upstream`."""
+        return self._connection.flushed
+
     def drained(self) -> None:
         """See :class:`meshgw.core.transport.Receiver`."""
         if self._ex is not None:

@@ -109,6 +109,11 @@ class Upstream(Protocol):
         """Whether the request's source should pause."""
         ...
 
+    @property
+    def taken(self) -> int:
+        """A count of bytes that grows as long as the service takes the request's body."""
+        ...
+
 
 class Recording(Protocol):
     """What is recorded of a request that is traced (``filters.recording``)."""

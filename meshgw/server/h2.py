@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshgw.core.exchange import Exchange
-from meshgw.errors import BadRequest, CallerReset, CallerStalled, StreamReset
+from meshgw.errors import BadRequest, CallerReset, CallerStalled, ServiceStalled, StreamReset
 from meshgw.server.h2_parameters import H2Parameters
-from meshgw.server.h2_watch import Watch
+from meshgw.server.h2_watch import Relief, Watch
 from meshgw.telemetry.streams import UNREAD, laps
 from meshgw.wire import h2_frames as frames
 from meshgw.wire.grpc import broken_off, error_lines, is_grpc
-from meshgw.wire.h2_connection import H2Connection
+from meshgw.wire.h2_connection import STARVED_SECONDS, H2Connection
 from meshgw.wire.h2_frames import LARGEST_ID, PREFACE, Code, ConnectionFault, StreamFault, code_name
 from meshgw.wire.h2_messages import read_request
 from meshgw.wire.h2_stream import H2Stream, gather
@@ -41,6 +41,7 @@ callers whose deadlines are short give up many when a service is slow."""
 TOLD_ANYWAY = (b"l5d-", b"finagle-http-nack:")
 """Fields of an answer made here that a gRPC call gets too."""
 DRAIN_PING = b"draining"
+UNHELD = -1
 WRONG_PROTOCOL = (
     b"HTTP/1.1 505 HTTP Version Not Supported\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: 69\r\n\r\n"
     b"This port speaks HTTP/2: by prior knowledge, or as agreed on by ALPN\n"
@@ -51,7 +52,7 @@ WRONG_PROTOCOL = (
 class ServerStream(H2Stream):
     """One request and its answer. The exchange goes back to the connection when it has ended."""
 
-    __slots__ = ("_answered_bytes", "_asked_until", "_ex", "_has_begun", "_server", "seen", "still")
+    __slots__ = ("_answered_bytes", "_asked_until", "_ex", "_has_begun", "_server", "held_since", "seen", "still", "taken_before")
 
     def __init__(self, server: H2Server, id: int) -> None:
         super().__init__(server, id)
@@ -62,6 +63,9 @@ class ServerStream(H2Stream):
         self._answered_bytes = 0
         self.seen, self.still = -1, 0
         """For who watches it: what had moved at the last look, and how many looks ago that was different."""
+        self.held_since = 0.0
+        self.taken_before = UNHELD
+        """What its service had taken when the connection ran out of credit, if the stream was held then."""
 
     # --- the request
 
@@ -191,6 +195,31 @@ class ServerStream(H2Stream):
     def resume_body(self) -> None:
         """See :class:`meshgw.core.exchange.Caller`."""
         self.release()
+
+    def hold(self) -> None:
+        """See :class:`meshgw.wire.h2_stream.H2Stream`."""
+        if not self.is_held:
+            self.held_since = self._server.parameters.clock()
+            super().hold()
+
+    @property
+    def taken(self) -> int:
+        """A count of bytes of the body that grows as long as the service takes any; ``UNHELD`` while the body is not held back."""
+        if not self.is_held:
+            return UNHELD
+        upstream = None if self._ex is None else self._ex.upstream
+        return 0 if upstream is None else upstream.taken
+
+    def give_up(self) -> None:
+        """The service takes nothing of the body, and others suffer for that."""
+        ex, walk = self._ex, self._server.parameters.walk
+        if ex is None:
+            return
+        error = ServiceStalled(seconds=STARVED_SECONDS)
+        if ex.responded:
+            walk.failed(ex, error, resend=False)
+        else:
+            walk.expired(ex, error)
 
     # --- the answer
 
@@ -366,6 +395,7 @@ class H2Server(H2Connection):
         self.is_deaf = False
         """Whether nothing is read from a caller that does not read."""
         self._watch = Watch(self)
+        self._relief = Relief(self)
 
     def start(self) -> None:
         """Begin to serve; what comes first is the caller's to say, so that one that speaks HTTP/1.x can be told so."""
@@ -456,6 +486,15 @@ class H2Server(H2Connection):
             self.is_deaf = True
             self.connection.pause_reading()
 
+    def starved(self) -> None:
+        """See :class:`meshgw.wire.h2_connection.H2Connection`."""
+        self._relief.begin()
+
+    @property
+    def held(self) -> int:
+        """Bytes of bodies that services do not take."""
+        return self._held
+
     def failed(self, fault: ConnectionFault) -> None:
         """See :class:`meshgw.wire.h2_connection.H2Connection`."""
         self.parameters.on_failed(fault.code)
@@ -470,6 +509,7 @@ class H2Server(H2Connection):
         """See :class:`meshgw.core.transport.Receiver`."""
         if self._life is not None:
             self._life.cancel()
+        self._relief.cancel()
         self.lose(reason)
         self.parameters.on_closed(self)
 

@@ -1,7 +1,8 @@
-"""What is done about a caller of HTTP/2 with whom nothing moves: its requests, or the whole connection, are given up after a while.
+"""What is done when nothing moves on a caller's HTTP/2 connection: requests, or the whole connection, are given up after a while.
 
 Source: RFC 9113 sections 9.1 and 10.5. A caller may keep a connection busy with frames that carry nothing, so each stream is looked at by
-itself. Looks are taken by the listener, every ``H2Parameters.check`` seconds, and limits are counted in them.
+itself. Looks are taken by the listener, every ``H2Parameters.check`` seconds, and limits are counted in them. Services that take nothing
+are another matter: they are found out when others suffer for that.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from meshgw.wire import h2_frames as frames
+from meshgw.wire.h2_connection import CROWDED, MOST_HELD, STARVED_SECONDS
 from meshgw.wire.h2_frames import Code, ConnectionFault
 
 if TYPE_CHECKING:
+    from meshgw.core.timers import Timer
     from meshgw.server.h2 import H2Server
 
 ALIVE_PING: Final = b"is alive"
@@ -103,3 +106,42 @@ class Watch:
             if not stream.queued or stream.send_window <= 0 or (server.send_window <= 0 and not is_moving):
                 (p.on_stall if stream.queued else p.on_silence)()
                 stream.stood_still()
+
+
+class Relief:
+    """Gives up requests whose services take nothing of their bodies, when so much is held for them that the connection gets no more credit.
+
+    All other requests of the connection wait for these services then; where the caller is a gateway, they are those of many callers.
+    """
+
+    __slots__ = ("_server", "_timer")
+
+    def __init__(self, server: H2Server) -> None:
+        self._server = server
+        self._timer: Timer | None = None
+
+    def begin(self) -> None:
+        """The connection gets no more credit: see in a while which services have taken nothing since."""
+        if self._timer is None:
+            for stream in self._server.served():
+                stream.taken_before = stream.taken
+            self._timer = self._server.parameters.wheel.after(STARVED_SECONDS, self._relieve)
+
+    def cancel(self) -> None:
+        """The connection has ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _relieve(self) -> None:
+        """If it is so still, give up those whose services stood still, longest first: the others may have come to that through them."""
+        self._timer = None
+        server = self._server
+        if server.is_closed or server.held <= MOST_HELD:
+            return
+        stuck = [stream for stream in server.served() if stream.is_held and stream.taken == stream.taken_before]
+        for stream in sorted(stuck, key=lambda stream: stream.held_since):
+            if server.held <= CROWDED:
+                return
+            stream.give_up()
+        if server.held > MOST_HELD:
+            self.begin()

@@ -23,6 +23,10 @@ from meshgw.wire.hpack_writer import FieldWriter
 
 MOST_HELD: Final = 8 << 20
 """Bytes on streams that are held up, above which the whole connection gets no more credit."""
+CROWDED: Final = MOST_HELD // 2
+"""Bytes down to which streams that have stood still for long are given up then. Requests are not put on a connection that holds more."""
+STARVED_SECONDS: Final = 5.0
+"""How long streams that stand still may keep a connection without credit from all others."""
 LARGEST_HPACK_FACTOR: Final = 4
 """A section may grow to so many times its limit before decompression is stopped, which ends the connection; between, it is refused."""
 _WHOLE: Final = frames.END_HEADERS | frames.PADDED | frames.WITH_PRIORITY

@@ -6,10 +6,10 @@ import pytest
 
 from fakes.h2 import ClientH2
 from fakes.transport import FakeCaller, FakeWalk, request
-from meshgw.client.h2 import CROWDED, MOST_HASTY, MOST_UNREAD, SETTINGS_SECONDS, STARVED_SECONDS
+from meshgw.client.h2 import MOST_HASTY, MOST_UNREAD, SETTINGS_SECONDS
 from meshgw.core.exchange import Exchange, Hold
 from meshgw.errors import BadResponse, CallerStalled, MeshError, StreamReset, UpstreamClosed
-from meshgw.wire.h2_connection import MOST_HELD, H2Settings
+from meshgw.wire.h2_connection import CROWDED, MOST_HELD, STARVED_SECONDS, H2Settings
 from meshgw.wire.h2_defence import MOST_FAULTS, MOST_RESETS
 from meshgw.wire.h2_stream import HIGH_WATER
 from meshgw.wire.headers import Headers

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from h2_dialogue import H2Mesh, H2Side, called
+from h2_dialogue import ANSWER, CALL, H2Mesh, H2Side, called
+from meshgw.wire.h2_connection import STARVED_SECONDS
 from support import h2_frames as f
 from transcript import idle
 
@@ -109,3 +110,76 @@ def test_a_stream_that_is_given_up_while_it_waits_is_forgotten_on_both_sides() -
             assert caller.awaited_answer(3)[0][":status"] == "204"
             assert idle(mesh)
             assert credit(caller, 0) >= 1 << 20, "what was dropped is given back to the connection"
+
+
+# --- services that stand still
+
+
+WIDE = 1 << 20
+STUCK = range(3, 25, 2)
+
+
+def flood(mesh: H2Mesh, side: H2Side, streams: range) -> int:
+    """Send a MiB on each of the streams, or what the connection has credit for; how much that was."""
+    sent = 0
+    for stream in streams:
+        for _ in range(WIDE // 16384):
+            if credit(side.read(), 0) - sent < 16384:
+                mesh.settle()
+                if credit(side.read(), 0) - sent < 16384:
+                    return sent
+            side.send(f.data(stream, bytes(16384)))
+            sent += 16384
+    return sent
+
+
+def starved(mesh: H2Mesh) -> tuple[H2Side, H2Side, int]:
+    """A caller without credit, as a service takes nothing of its uploads; what it has sent. Stream 1 is the longest held back."""
+    caller, upstream = called(mesh, upload(1))
+    upstream.send(f.window_update(0, 1 << 24))
+    kinds = (f.headers(3, CALL, ends=False), f.headers(5, CALL, ends=False), *map(upload, STUCK[2:]))
+    caller.send(*kinds)
+    upstream.until(lambda side: side.has_section(STUCK[-1])).send(f.headers(5, ANSWER, ends=False))
+    sent = flood(mesh, caller, range(1, STUCK[-1] + 1, 2))
+    assert credit(caller, 0) - sent < 16384
+    return caller, upstream, sent
+
+
+def test_services_that_take_nothing_do_not_keep_a_connection_from_others_for_long() -> None:
+    with H2Mesh(server=f"initialStreamWindowBytes: {WIDE}") as mesh:
+        caller, upstream, sent = starved(mesh)
+        caller.send(upload(25))
+        upstream.until(lambda side: side.has_section(25))
+        mesh.clock.advance(STARVED_SECONDS / 2)
+        upstream.send(f.window_update(1, 1000), f.window_update(25, WIDE))  # that one is slow, but it moves
+        mesh.settle()
+        mesh.clock.advance(STARVED_SECONDS / 2 + 1)
+        caller.until(lambda side: credit(side, 0) - sent >= WIDE // 2)
+        answer, _, _ = caller.awaited_answer(7)
+        assert (answer[":status"], "took+nothing" in answer["l5d-err"]) == ("503", True)
+        assert caller.awaited_answer(3)[0]["grpc-status"] == "14"
+        assert caller.awaited_answer(5)[2]["grpc-status"] == "14"
+        upstream.until(lambda side: {side.code(stream) for stream in STUCK[:3]} == {f.CANCEL})
+        assert not caller.is_whole(1)
+        assert not caller.is_whole(STUCK[-1]), "those that were held back later may have been for the others' sake"
+        caller.send(f.data(25, bytes(16384), ends=True))
+        upstream.until(lambda side: side.is_whole(25))
+
+
+def test_services_that_take_bodies_again_in_time_lose_no_request() -> None:
+    with H2Mesh(server=f"initialStreamWindowBytes: {WIDE}") as mesh:
+        caller, upstream, sent = starved(mesh)
+        upstream.send(*(f.window_update(stream, 2 * WIDE) for stream in range(1, STUCK[-1] + 1, 2)))
+        caller.until(lambda side: credit(side, 0) - sent >= WIDE // 2)
+        mesh.clock.advance(2 * STARVED_SECONDS)
+        mesh.settle()
+        assert not any(caller.read().code(stream) or caller.is_whole(stream) for stream in range(1, STUCK[-1] + 1, 2))
+
+
+def test_a_caller_that_leaves_while_services_stand_still_leaves_nothing() -> None:
+    with H2Mesh(server=f"initialStreamWindowBytes: {WIDE}") as mesh:
+        caller, _, _ = starved(mesh)
+        caller.side.reset()
+        mesh.until(lambda: idle(mesh))
+        mesh.clock.advance(2 * STARVED_SECONDS)
+        assert idle(mesh)

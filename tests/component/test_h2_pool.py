@@ -7,7 +7,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from fakes.transport import FakeCaller, FakeConnection, request
-from meshgw.client.h2 import CROWDED, H2Client
+from meshgw.client.h2 import H2Client
 from meshgw.client.h2_parameters import H2ClientParameters
 from meshgw.client.h2_pool import H2Pool
 from meshgw.client.http import ClientParameters
@@ -18,7 +18,7 @@ from meshgw.core.exchange import Exchange, Upstream
 from meshgw.core.stream import Stream
 from meshgw.core.timers import Wheel
 from meshgw.errors import MeshError, TooManyWaiters
-from meshgw.wire.h2_connection import H2Settings
+from meshgw.wire.h2_connection import CROWDED, H2Settings
 from meshgw.wire.headers import FieldTable
 from meshgw.wire.http1 import ResponseTable
 from support import h2_frames as f
