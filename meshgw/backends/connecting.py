@@ -1,6 +1,6 @@
-"""Connecting to a backend's API: its host name by our own live DNS, one address after the other, TLS, keep-alive, fail-fast.
+"""Connecting to a backend's API: its host name by our own live DNS, one address after the other, TLS, fail-fast.
 
-Source: linkerd-config spec 3.4 and 3.5 (``host``, ``port``, ``tls``, ``failFast``), 10.4 (fail-fast). HTTP over it is in ``http_client``.
+Source: linkerd-config spec 3.4 and 3.5 (``host``, ``port``, ``tls``, ``failFast``), 10.4 (fail-fast). For HTTP see ``http_agent``.
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.protocols.tls import TLSMemoryBIOProtocol
-from twisted.web.client import Agent, HTTPConnectionPool, _HTTP11ClientFactory
-from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
 
 from meshgw.backends.hosts import Resolve, addresses_of
-from meshgw.backends.http_guard import GuardedEndpoint
+from meshgw.backends.http_agent import HttpConnections
 from meshgw.backends.tls import ClientTlsFiles, TlsMaterial
 from meshgw.config.tls import ClientTls
 from meshgw.core.tls import Check
@@ -35,9 +33,6 @@ MOST_ADDRESSES: Final = 8
 KEEP_ALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 """Seconds and probes: a machine that vanished while it owed an answer is noticed after a minute, as long polls are silent for long."""
 FAIL_FAST_SECONDS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # spec 10.4
-MOST_IDLE: Final = 64
-"""Connections kept between requests; those of long polls under way do not count."""
-IDLE_SECONDS: Final = 30  # below the minute after which common servers and proxies close idle connections
 
 
 class FailFast:
@@ -158,25 +153,6 @@ class TlsCreator:
         return connection
 
 
-@implementer(IAgentEndpointFactory)
-class _Endpoints:
-    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
-        self._endpoint = endpoint
-
-    def endpointForURI(self, _uri: object) -> IStreamClientEndpoint:
-        return self._endpoint
-
-
-class _QuietFactory(_HTTP11ClientFactory):
-    noisy = False
-
-
-class _QuietPool(HTTPConnectionPool):
-    """Twisted's pool without a line in the log at the begin and the end of each connection."""
-
-    _factory = _QuietFactory
-
-
 class Connector:
     """How one backend is connected to. ``agent`` speaks HTTP to it; ``start`` and ``stop`` follow the files of its TLS."""
 
@@ -195,7 +171,7 @@ class Connector:
         if tls is not None and tls.common_name is None and not tls.disable_validation:
             tls = attrs.evolve(tls, common_name=host)
         self._files = ClientTlsFiles(tls, reactor=reactor, material=material) if tls is not None and tls.enabled else None
-        endpoint: Any = ResolvedEndpoint(
+        endpoint = ResolvedEndpoint(
             reactor,
             resolve,
             host,
@@ -210,12 +186,10 @@ class Connector:
         if self._files is not None and tls is not None:
             creator = TlsCreator(self._files, tls, where)
             self.refusal = creator.refusal
-        endpoint = GuardedEndpoint(endpoint, reactor, creator)
-        self.base = f"{'http' if self._files is None else 'https'}://{where}"
-        self._pool = _QuietPool(reactor)  # type: ignore[no-untyped-call]
-        self._pool.maxPersistentPerHost = MOST_IDLE
-        self._pool.cachedConnectionTimeout = IDLE_SECONDS
-        self.agent: IAgent = Agent.usingEndpointFactory(reactor, _Endpoints(endpoint), self._pool)  # type: ignore[no-untyped-call]
+        scheme, default = ("http", 80) if self._files is None else ("https", 443)
+        self.base = f"{scheme}://{where}"
+        shown = where if port != default else where.rpartition(":")[0]
+        self.agent = HttpConnections(endpoint, reactor, creator, base=self.base, host=shown)
 
     def start(self) -> None:
         """Begin to follow the files."""
@@ -226,4 +200,4 @@ class Connector:
         """End that, and close the idle connections."""
         if self._files is not None:
             self._files.stop()
-        self._pool.closeCachedConnections()  # type: ignore[no-untyped-call]
+        self.agent.close_idle()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import quote, urlencode
 
 import attrs
@@ -18,15 +18,14 @@ from twisted.internet import error as net
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import Protocol as BodyReader
 from twisted.python.failure import Failure
-from twisted.web._newclient import ParseError
 from twisted.web.client import ResponseDone
-from twisted.web.http import PotentialDataLoss, _MalformedChunkedDataError
+from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IResponse
 
 from meshgw.backends.http_bodies import LONGEST_LINE, Body, Lines, TooLong, WholeBody
-from meshgw.backends.http_guard import HANDSHAKE_SECONDS, LARGEST_HEAD, HeadTooLarge, NoHandshake
+from meshgw.backends.http_connection import HANDSHAKE_SECONDS, LARGEST_HEAD, HeadTooLarge, NoHandshake, NotHttp
 from meshgw.core.tls import explain
 from meshgw.errors import BackendError, BackendMalformed, BackendRefused, BackendSilent, BackendUnreachable, MeshError
 from meshgw.telemetry.histogram import bucket_of
@@ -43,10 +42,42 @@ SHORTEST_SECRET: Final = 4
 MOST_SECRETS: Final = 32
 REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
 """Not followed: tokens are for the host that is configured."""
-_NOT_HTTP = (ParseError, ValueError, _MalformedChunkedDataError)
-"""What Twisted's parser raises: for a status line, for a line of the head without colon, for chunks."""
 
 Query = Iterable[tuple[str, str]]
+
+
+class RawFields(Protocol):
+    """The fields of an answer."""
+
+    def getAllRawHeaders(self) -> Iterable[tuple[bytes, list[bytes]]]:
+        """As twisted.web's ``Headers`` have it."""
+        ...
+
+
+class Incoming(Protocol):
+    """An answer whose head has come: what is used of twisted.web's ``IResponse``."""
+
+    @property
+    def code(self) -> int:
+        """The status."""
+        ...
+
+    @property
+    def headers(self) -> RawFields:
+        """The fields of the head."""
+        ...
+
+    def deliverBody(self, reader: BodyReader, /) -> object:
+        """Give the body to a reader as it comes."""
+        ...
+
+
+class Agent(Protocol):
+    """What asks: of the shape of twisted.web's ``IAgent``."""
+
+    def request(self, method: bytes, uri: bytes, headers: Headers, body: WholeBody | None, /) -> Deferred[Any]:
+        """Ask; the result is an :class:`Incoming`."""
+        ...
 
 
 @attrs.frozen(kw_only=True)
@@ -81,7 +112,7 @@ class ApiClient:
 
     def __init__(
         self,
-        agent: IAgent,
+        agent: Agent,
         clock: IReactorTime,
         *,
         name: str,
@@ -97,6 +128,9 @@ class ApiClient:
         self._agent, self.clock, self._largest, self._explain = agent, clock, largest, explain
         self._outcomes = outcomes
         self._headers = dict(headers or {})
+        self._given: Mapping[str, str] = {}
+        self._fields: Headers | None = None
+        """The fields of the last request, to which those were given."""
         self._secrets: dict[str, None] = {}
         """What was sent in headers lately, and is not to be shown when an API quotes it."""
 
@@ -131,37 +165,44 @@ class ApiClient:
     ) -> ApiAnswer:
         response = await self._send(method, path, query, headers, body, asked)
         reader = Body(self._largest)
-        response.deliverBody(reader)  # type: ignore[no-untyped-call]
+        response.deliverBody(reader)
         try:
             content = await reader.done
         except TooLong as error:
             reason = f"an answer longer than {self._largest} bytes"
             raise BackendMalformed(backend=self.name, reason=reason, asked=asked) from error
-        except Exception as error:  # twisted.web passes on whatever ended the connection
+        except Exception as error:  # an agent passes on whatever ended the connection
             raise self._broken(error, asked) from error
         return ApiAnswer(status=response.code, headers=_plain(response.headers), body=content)
 
     async def _send(
         self, method: str, path: str, query: Query, headers: Mapping[str, str] | None, body: bytes | None, asked: str
-    ) -> IResponse:
+    ) -> Incoming:
         text = urlencode(list(query), quote_via=quote)
         uri = f"{self.base}{path}{'?' if text else ''}{text}".encode("ascii")
-        fields = Headers({"User-Agent": ["meshgw"], "Accept": ["application/json"]})
-        for name, value in {**self._headers, **(headers or {})}.items():
-            fields.setRawHeaders(name, [value])
-            self._keep_secret(value)
+        fields = self._fields_with(headers or {})
         producer = WholeBody(body) if body is not None else None
         began = self.clock.seconds()
         if self._outcomes is not None:
             self._outcomes.began()
         try:
-            response: IResponse = await self._agent.request(method.encode("ascii"), uri, fields, producer)
+            response: Incoming = await self._agent.request(method.encode("ascii"), uri, fields, producer)
         except Exception as error:  # as above, and whatever kept it from being opened
             broken = self._broken(error, asked)
             self._count(began, type(broken).__name__)
             raise broken from error
         self._count(began, response.code)
         return response
+
+    def _fields_with(self, given: Mapping[str, str]) -> Headers:
+        """The fields of a request, which are mostly those of the one before."""
+        if self._fields is None or given != self._given:
+            fields = Headers({"User-Agent": ["meshgw"], "Accept": ["application/json"]})
+            for name, value in {**self._headers, **given}.items():
+                fields.setRawHeaders(name, [value])
+                self._keep_secret(value)
+            self._fields, self._given = fields, dict(given)
+        return self._fields
 
     def _count(self, began: float, outcome: int | str) -> None:
         """What was asked then was answered with a status, or ended in the error of that name."""
@@ -194,7 +235,7 @@ class ApiClient:
             raise BackendSilent(backend=self.name, reason=f"no answer within {seconds:g} s", asked=asked) from error
         if not 200 <= response.code < 300:
             reader = Body(LARGEST_REFUSAL)
-            response.deliverBody(reader)  # type: ignore[no-untyped-call]
+            response.deliverBody(reader)
             try:
                 body = await reader.done.addTimeout(seconds, self.clock)
             except CancelledError:
@@ -245,13 +286,13 @@ class ApiClient:
         return BackendMalformed(backend=self.name, reason=f"it answered with {what}", asked=asked)
 
     def _broken(self, error: BaseException, asked: str) -> BackendError | CancelledError:
-        """What to raise for whatever twisted.web ended an exchange with."""
+        """What to raise for whatever an agent ended an exchange with."""
         cause = _cause(error)
         if isinstance(cause, CancelledError | ConnectingCancelledError):
             return CancelledError()
         if isinstance(cause, HeadTooLarge):
             return self.malformed(f"a head larger than {LARGEST_HEAD} bytes", asked)
-        if isinstance(cause, _NOT_HTTP):
+        if isinstance(cause, NotHttp):
             return self.malformed("what is not HTTP", asked)
         return self.unreachable(error)
 
@@ -264,10 +305,10 @@ class ApiClient:
 class LineStream:
     """The lines of a streamed answer, in order. Whoever has it must close it."""
 
-    def __init__(self, client: ApiClient, response: IResponse, asked: str) -> None:
+    def __init__(self, client: ApiClient, response: Incoming, asked: str) -> None:
         self._client, self._asked = client, asked
         self._reader = Lines()
-        response.deliverBody(self._reader)  # type: ignore[no-untyped-call]
+        response.deliverBody(self._reader)
 
     async def line(self, seconds: float) -> bytes | None:
         """The next line without its end, which must come within ``seconds``; None after the last. Raises :class:`BackendError`."""
@@ -297,12 +338,12 @@ class LineStream:
         self._reader.stop()
 
 
-def _plain(headers: Headers) -> dict[str, str]:
+def _plain(headers: RawFields) -> dict[str, str]:
     return {name.decode("latin-1").lower(): values[0].decode("latin-1") for name, values in headers.getAllRawHeaders() if values}
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What is behind an error of twisted.web, which gathers all that happened: TLS if that is among it, else the first."""
+    """What is behind an error as twisted.web has it, which gathers all that happened: TLS if that is among it, else the first."""
     failures = getattr(error, "reasons", None)
     causes = [_cause(failure.value) for failure in failures or () if isinstance(failure, Failure) and failure.value is not None]
     return next((cause for cause in causes if isinstance(cause, SSL.Error)), causes[0] if causes else error)

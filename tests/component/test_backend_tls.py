@@ -16,7 +16,7 @@ from zope.interface import implementer
 from fakes.dialled import HEAD, Dialled, Outcome, Wire
 from meshgw.backends.connecting import Connector
 from meshgw.backends.http_client import ApiClient
-from meshgw.backends.http_guard import HANDSHAKE_SECONDS
+from meshgw.backends.http_connection import HANDSHAKE_SECONDS
 from meshgw.config.tls import ClientAuth, ClientTls
 from meshgw.core.address import Address, Replicas
 from meshgw.core.live import constant

@@ -13,7 +13,7 @@ from fakes.dialled import HEAD, Dialled, Outcome, Wire
 from meshgw.backends.connecting import MOST_ADDRESSES, Connector
 from meshgw.backends.http_bodies import LONGEST_LINE, MOST_BUFFERED
 from meshgw.backends.http_client import ApiClient, LineStream
-from meshgw.backends.http_guard import LARGEST_HEAD
+from meshgw.backends.http_connection import LARGEST_HEAD
 from meshgw.core.address import ADDR_NEG, Addr, Address, Replicas
 from meshgw.core.live import Constant, Live, Ok, Pending, Source, constant, failed
 from meshgw.errors import BackendMalformed, BackendRefused, BackendSilent, BackendUnreachable, NamerError

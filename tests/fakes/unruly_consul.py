@@ -18,7 +18,7 @@ FAILURES = {
     "cut": "the connection broke",
     "huge": "an answer longer than 5242880 bytes",
     "html": "503",
-    "no-http": "the connection broke",
+    "no-http": "what is not HTTP",
     "circle": "301",
 }
 """The ways to fail, with what is to be said of each. Others are ``good`` and ``slow``."""
