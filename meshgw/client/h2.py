@@ -121,6 +121,12 @@ class ClientStream(H2Stream):
         self._asked_bytes += len(data)
         self._client.send_data(self, data, False)
 
+    def send_last(self, data: bytes) -> None:
+        """See :class:`meshgw.core.exchange.Upstream`."""
+        self._asked_bytes += len(data)
+        self._asked_until = self._client.parameters.clock()
+        self._client.send_data(self, data, True)
+
     def send_end(self, trailers: list[bytes]) -> None:
         """See :class:`meshgw.core.exchange.Upstream`."""
         self._asked_until = self._client.parameters.clock()

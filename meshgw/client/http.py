@@ -158,6 +158,11 @@ class HttpClient:
         """See :class:`meshgw.core.exchange.Upstream`."""
         self._connection.write(chunk(data) if self._chunked else data)
 
+    def send_last(self, data: bytes) -> None:
+        """See :class:`meshgw.core.exchange.Upstream`."""
+        self._sent = True
+        self._connection.write(chunk(data) + last_chunk([]) if self._chunked else data)
+
     def send_end(self, trailers: list[bytes]) -> None:
         """See :class:`meshgw.core.exchange.Upstream`."""
         if self._state == _TUNNEL:

@@ -88,6 +88,10 @@ class Upstream(Protocol):
         """Send more of the request's body."""
         ...
 
+    def send_last(self, data: bytes) -> None:
+        """Send the last of the request's body, which ends without trailers."""
+        ...
+
     def send_end(self, trailers: list[bytes]) -> None:
         """End the request's body."""
         ...

@@ -47,13 +47,15 @@ class AccessRecord:
             self._tick(ex.ended)
         parts, seen = self._format, ex.headers.seen.get
         origin, agent, answer = (seen(b"host"), ex.peer[0]), (seen(b"referer"), seen(b"user-agent")), (ex.status or 499, ex.response_length)
-        is_ordinary = ex.line and ex.target is ex.line_target
+        request: bytes | None = ex.line  # as it came, unless the target is another now
+        if not request or ex.target is not ex.line_target:
+            request = parts.requests.get((ex.method, ex.target, ex.version)) or parts.request(ex.method, ex.target, ex.version)
         self._write(
             b"".join(
                 (
                     parts.origins.get(origin) or parts.origin(*origin),
                     self._time,
-                    ex.line if is_ordinary else parts.request(ex.method, ex.target, ex.version),
+                    request,
                     parts.answers.get(answer) or parts.answer(*answer),
                     parts.agents.get(agent) or parts.agent(*agent),
                 )

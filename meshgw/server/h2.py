@@ -143,12 +143,16 @@ class ServerStream(H2Stream):
             if ends:
                 ex.body_done, ex.trailers = True, []
             return
-        if data:
-            upstream.send_body(data)
         if ends:
             ex.body_done, ex.trailers = True, []
-            upstream.send_end([])
-        elif upstream.is_full:
+            if data:
+                upstream.send_last(data)
+            else:
+                upstream.send_end([])
+            return
+        if data:
+            upstream.send_body(data)
+        if upstream.is_full:
             self.hold()
 
     def _trailers_received(self, section: Section, ends: bool) -> None:
@@ -248,13 +252,11 @@ class ServerStream(H2Stream):
             if done and ex.answer_trailers:
                 trailers = ex.answer_trailers
         self._answered_bytes = len(body)
-        if not done or body or trailers:
+        if trailers is not None:
+            server.send_whole(self, lines, body, trailers)
+        elif body or not done:
             server.send_headers(self, lines, False)
-            if trailers is not None:
-                if body:
-                    server.send_data(self, body, False)
-                server.send_trailers(self, trailers)
-            elif body:
+            if body:
                 server.send_data(self, body, done)
         else:
             server.send_headers(self, lines, True)

@@ -32,15 +32,17 @@ K = TypeVar("K")
 class ClfFormat:
     """Makes the parts of a line, and remembers those that callers repeat: a line is one of each, joined.
 
-    Quotes, backslashes, control characters and bytes above 126 become ``\\xHH``, so that a request cannot forge a line. ``origins`` and
-    ``agents`` are to be looked up by whoever makes lines before it calls :meth:`origin` and :meth:`agent`.
+    Quotes, backslashes, control characters and bytes above 126 become ``\\xHH``, so that a request cannot forge a line. Its tables
+    are to be looked up by whoever makes lines, before it calls the method of the same name.
     """
 
-    __slots__ = ("agents", "answers", "origins")
+    __slots__ = ("agents", "answers", "origins", "requests")
 
     def __init__(self) -> None:
         self.origins: dict[tuple[bytes | None, str], bytes] = {}
         """By host and remote address."""
+        self.requests: dict[tuple[bytes, bytes, bytes], bytes] = {}
+        """By method, target and version."""
         self.answers: dict[tuple[int, int], bytes] = {}
         """By status and length."""
         self.agents: dict[tuple[bytes | None, bytes | None], bytes] = {}
@@ -53,8 +55,10 @@ class ClfFormat:
         return part
 
     def request(self, method: bytes, target: bytes, version: bytes) -> bytes:
-        """The request line of a request that was not ordinary; parts that could not be read are empty."""
-        return b"%b %b HTTP/%b" % (safe_word(method), safe_text(target), version or b"1.1")
+        """The request line of a request that has none as it came, or another now; parts that could not be read are empty."""
+        part = b"%b %b HTTP/%b" % (safe_word(method), safe_text(target), version or b"1.1")
+        remember(self.requests, (method, target, version), part)
+        return part
 
     def answer(self, status: int, length: int) -> bytes:
         """Status and the length of the answer's body, negative if it was not known."""

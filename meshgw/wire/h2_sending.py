@@ -141,6 +141,26 @@ class Sending:
                 self._put(stream, b"", 0, True)
             self._sent_end(stream)
 
+    def send_whole(self, stream: H2Stream, lines: list[bytes], body: bytes, trailers: list[bytes]) -> None:
+        """Send a message that is complete and has trailers, as most answers of gRPC are: in few steps, if the windows allow it."""
+        size = len(body)
+        self.send_headers(stream, lines, False)
+        if size > stream.send_window or size > self.send_window or size > self.peer_frame or self.sink.is_full:
+            self.send_data(stream, body, False)
+            self.send_trailers(stream, trailers)
+            return
+        if size:
+            stream.send_window -= size
+            self.send_window -= size
+            self._out += HEAD.pack(size >> 8, size & 0xFF, frames.DATA, 0, stream.id), body
+            self._sent_sizes[size] += 1
+            self._gathered += size
+            self.useful += 1
+        self.counts.trailers_sent += 1
+        self.send_headers(stream, trailers, True)
+        if self._gathered > MOST_GATHERED:
+            self.flush()
+
     def reset(self, stream: H2Stream, code: int) -> None:
         """Give a stream up; what comes for it still is ignored."""
         if self.streams.get(stream.id) is stream:

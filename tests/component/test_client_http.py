@@ -165,6 +165,17 @@ def test_a_body_of_unknown_length_is_chunked_with_its_trailers() -> None:
     assert body == b"3\r\nabc\r\n4\r\ndefg\r\n0\r\nX-Sum: 7\r\n\r\n"
 
 
+@pytest.mark.parametrize(("length", "sent"), [(UNKNOWN_LENGTH, b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"), (3, b"abc")])
+def test_the_last_of_a_body_ends_it(length: int, sent: bytes) -> None:
+    ex = request(b"POST")
+    ex.length, ex.body, ex.body_done = length, [b"ab"], False
+    asked = Asked(ex)
+    asked.client.send_last(b"c")
+    assert asked.connection.written.partition(b"\r\n\r\n")[2] == sent
+    asked.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    assert (asked.pool.released_count, asked.connection.ending) == (1, "")
+
+
 # --- what comes back
 
 

@@ -117,14 +117,19 @@ def test_a_body_of_a_told_length_and_trailers_are_sent() -> None:
     assert peer.fields[1][1] == [("x-sum", "6")]
 
 
-def test_the_end_of_a_body_goes_with_its_last_frame() -> None:
+@pytest.mark.parametrize("is_told", [True, False])
+def test_the_end_of_a_body_goes_with_its_last_frame(is_told: bool) -> None:
     peer = client()
     ex = post()
     peer.ask(ex)
     assert ex.upstream is not None
-    ex.upstream.send_body(b"all of it")
-    ex.upstream.send_end([])
+    if is_told:
+        ex.upstream.send_last(b"all of it")
+    else:
+        ex.upstream.send_body(b"all of it")
+        ex.upstream.send_end([])
     peer.turn()
+    assert peer.body(1) == b"all of it"
     assert [frame.ends for frame in peer.frames if frame.kind == f.DATA] == [True]
 
 

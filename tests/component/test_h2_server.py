@@ -30,6 +30,10 @@ class Sink:
     def send_body(self, data: bytes) -> None:
         self.body += data
 
+    def send_last(self, data: bytes) -> None:
+        self.send_body(data)
+        self.send_end([])
+
     def send_end(self, trailers: list[bytes]) -> None:
         self.trailers = trailers  # type: ignore[assignment]
 
@@ -84,6 +88,37 @@ def test_an_answer_has_trailers_after_a_body_that_waits() -> None:
     assert served.body(1) == b"hello"
     assert served.fields[1][-1] == [("grpc-status", "0")]
     assert is_clean(served)
+
+
+@pytest.mark.parametrize("window", [2, 5])
+@pytest.mark.parametrize("body", [b"", b"hello"])
+def test_a_complete_answer_with_trailers_keeps_to_the_window(body: bytes, window: int) -> None:
+    walk = Holding()
+    served = ServedH2(walk, opening=f.PREFACE + f.settings({f.WINDOW: window}))
+    served.receive(f.headers(1))
+    walk.held[0].answer_trailers = [b"grpc-status: 0"]
+    answer(walk.held[0], body)
+    served.turn()
+    assert served.body(1) == body[:window]
+    assert served.ended(1) is (len(body) <= window)
+    served.receive(f.window_update(1, 10))
+    assert served.body(1) == body
+    assert served.fields[1] == [[(":status", "200")], [("grpc-status", "0")]]
+    assert is_clean(served)
+
+
+def test_a_complete_answer_with_trailers_waits_for_the_socket() -> None:
+    walk = Holding()
+    served = ServedH2(walk)
+    served.receive(f.headers(1))
+    served.connection.is_full = True
+    walk.held[0].answer_trailers = [b"grpc-status: 0"]
+    answer(walk.held[0], b"hello")
+    served.turn()
+    assert served.body(1) == b""
+    served.drain()
+    assert served.body(1) == b"hello"
+    assert served.ended(1)
 
 
 @pytest.mark.parametrize(("fields", "status"), [(f.HEAD, 200), (f.GET, 204), (f.GET, 304)])

@@ -192,6 +192,10 @@ class BodySink:
     def send_body(self, data: bytes) -> None:
         self.body += data
 
+    def send_last(self, data: bytes) -> None:
+        self.send_body(data)
+        self.send_end([])
+
     def send_end(self, trailers: list[bytes]) -> None:
         self._walk.complete(self._ex, self.body, trailers)
 

@@ -51,11 +51,12 @@ def test_no_request_can_forge_a_line(host: bytes, method: bytes, target: bytes, 
 def test_what_callers_repeat_is_remembered_within_bounds() -> None:
     known = ClfFormat()
     for number in range(5000):
-        line(b"h%d" % number, b"GET", b"/", 200, number, b"r", b"a%d" % number, known)
-    line(b"h" * 600, b"GET", b"/", 200, 1, b"r", b"a" * 600, known)
+        line(b"h%d" % number, b"GET", b"/%d" % number, 200, number, b"r", b"a%d" % number, known)
+    line(b"h" * 600, b"GET", b"/" * 600, 200, 1, b"r", b"a" * 600, known)
     assert known.agents[b"r", b"a4999"] == b'r" "a4999"'
-    assert all(0 < len(parts) <= 1024 for parts in (known.origins, known.answers, known.agents))
-    assert not [part for part in (*known.origins.values(), *known.agents.values()) if len(part) > 600]
+    assert known.requests[b"GET", b"/4999", b"1.1"] == b"GET /4999 HTTP/1.1"
+    assert all(0 < len(parts) <= 1024 for parts in (known.origins, known.requests, known.answers, known.agents))
+    assert not [part for part in (*known.origins.values(), *known.requests.values(), *known.agents.values()) if len(part) > 600]
 
 
 def test_clock_is_in_the_system_time_zone(monkeypatch: pytest.MonkeyPatch) -> None:
