@@ -23,7 +23,7 @@ _VIA_LINE, _H2_VIA_LINE = b"Via: " + VIA, b"Via: " + H2_VIA
 class Destination:
     """Writes the request's ``Via``, ``l5d-dst-*`` and context fields for one bound name, and ``Via`` on its answers."""
 
-    __slots__ = ("_bits", "_lines", "_old_lines", "_route", "_tell")
+    __slots__ = ("_bits", "_lines", "_other_lines", "_route", "_tell")
 
     def __init__(
         self,
@@ -40,19 +40,18 @@ class Destination:
         if residual:
             lines.append(b"l5d-dst-residual: " + residual.show().encode("ascii"))
         self._lines = tuple(lines)
-        self._old_lines = {b"1.0": (b"Via: 1.0 linkerd", *lines[1:]), b"2": (b"Via: " + H2_VIA, *lines[1:])}
+        self._other_lines = {b"1.0": (b"Via: 1.0 linkerd", *lines[1:]), b"2": (b"Via: " + H2_VIA, *lines[1:])}
         self._bits, self._tell = bits, propagator.lines
 
     def on_request(self, ex: Exchange) -> None:
         """Append the fields; what an earlier hop wrote was taken off when the request was read."""
         headers = ex.headers
-        lines = headers.lines
-        if ex.version == b"1.1" and b"via" not in headers.seen:
-            lines += self._lines
+        lines, via = headers.lines, headers.seen.get(b"via")
+        mine = self._lines if ex.version == b"1.1" else self._other_lines.get(ex.version, self._lines)
+        if via is None:
+            lines += mine
         else:
-            via = headers.seen.get(b"via")
-            mine = self._old_lines.get(ex.version, self._lines)
-            lines.append(mine[0] if via is None else b"Via: " + via + b", " + mine[0][5:])
+            lines.append(b"Via: " + via + b", " + mine[0][5:])
             lines += mine[1:]
         if ex.recording is not None:
             ex.recording.begin(ex, self._route, told=True)

@@ -45,6 +45,9 @@ class Status(IntEnum):
     UNAUTHENTICATED = 16
 
 
+_WRITTEN: Final = {b"grpc-status: %d" % status: int(status) for status in Status}
+"""The statuses by the lines that nearly all services tell them in."""
+
 _OF_HTTP: Final = {
     400: Status.INTERNAL,
     401: Status.UNAUTHENTICATED,
@@ -88,6 +91,9 @@ def broken_off(error: MeshError) -> list[bytes]:
 def status_in(lines: list[bytes]) -> int | None:
     """The ``grpc-status`` among trailers, as lines; None without a well-formed one."""
     for line in lines:
+        status = _WRITTEN.get(line)
+        if status is not None:
+            return status
         if line[:12].lower() == b"grpc-status:":
             value = line[12:].strip(b" \t")
             return int(value) if _STATUS.match(value) else None

@@ -60,22 +60,23 @@ class FieldEncoder(dict[bytes, bytes]):
 
     def __missing__(self, line: bytes) -> bytes:
         """How a line is spelled that is not at hand."""
-        end = line.find(b":", 1)
-        prefix = self._prefixes.get(line[:end])
+        name, _, value = line.partition(b": ")  # nearly all lines are written so; others are found below
+        prefix = self._prefixes.get(name)
         if prefix is not None:  # always written out
-            value = line[end + 1 :].strip(b" \t")
+            value = value.strip(b" \t")
             size = len(value)
             return prefix + (_LENGTHS[size] if size < 0x7F else integer(size, 0x7F)) + value
         spelling = self._find(line) or _SPELLED.get(line)
         if spelling is not None:
             return self._keep(line, spelling)
-        name, prefix = self._writer.name(line[:end])
-        if name is None:
+        end = line.find(b":", 1)
+        known, prefix = self._writer.name(line[:end])
+        if known is None:
             return self._keep(line, b"")
         value = line[end + 1 :].strip(b" \t")
         if prefix is not None:
             return prefix + string(value)
-        return self._insert(line, name, value) if self._writer.comes_again(line) else literal(name, value, _PLAIN)
+        return self._insert(line, known, value) if self._writer.comes_again(line) else literal(known, value, _PLAIN)
 
     def allow(self, size: int) -> None:
         """The peer's table may have this many bytes; more than the default are not used."""
