@@ -52,7 +52,7 @@ from meshgw.filters.propagation import without_spans
 from meshgw.filters.recording import LONGEST_TAG, Setting
 from meshgw.filters.stats import AttemptStats, ServiceStats
 from meshgw.filters.strip import StripContext
-from meshgw.filters.success import SuccessClass
+from meshgw.filters.success import LateSuccessClass, SuccessClass
 from meshgw.filters.timeouts import AttemptTimeout, Deadlines, ServerTimeout, TotalTimeout
 from meshgw.filters.tracing import AttemptTracing, Sampler, ServerTracing, route_tags
 from meshgw.kinds import Propagator, Runtime
@@ -114,8 +114,6 @@ SERVER_STACK = (
     .then(Role.CONCURRENCY_LIMIT, lambda server: server.limit)
     # counts from the arrival
     .then(Role.TIMEOUT, lambda server: _server_timeout(server))
-    # before any work is spent on a request that loops
-    .then(Role.CALL_DEPTH, lambda server: CallDepth(server.config.max_call_depth))
     .then(
         Role.TIMESTAMP,
         lambda server: Timestamp(server.config.timestamp_header, server.shared.now) if server.config.timestamp_header else None,
@@ -123,7 +121,7 @@ SERVER_STACK = (
     # first what is not to be believed goes, a Forwarded of the caller's included, then our own is added
     .then(Role.X_FORWARDED, lambda server: _x_forwarded(server.config))
     .then(Role.FORWARDED, lambda server: _forwarded(server))
-    # local dtabs, which identification and binding use
+    # local dtabs, which identification and binding use; and the end of requests that loop, before work is spent on them
     .then(Role.CONTEXT, lambda server: _context(server))
     # next to the context, which says whether a caller decided about it
     .then(Role.TRACING, lambda server: _server_tracing(server))
@@ -149,6 +147,7 @@ class PathLevel:
     stats: ServiceStats
     total_timeout: float | None
     faults: Faults | None
+    may_conclude: bool
     shared: Shared
 
 
@@ -161,7 +160,7 @@ PATH_STACK = (
     # before binding, so that faults touch no endpoint
     .then(Role.FAULTS, lambda path: path.faults)
     # innermost: the verdict on what a service answered
-    .then(Role.SUCCESS_CLASS, lambda _path: SuccessClass())
+    .then(Role.SUCCESS_CLASS, lambda path: LateSuccessClass() if path.may_conclude else SuccessClass())
 )
 
 
@@ -187,17 +186,19 @@ BOUND_STACK = (
     # around the wait for a connection
     .then(Role.TIMEOUT, lambda bound: _bound_timeout(bound))
     .then(Role.AUTHORITY, lambda bound: Authority(bound.client.authority) if bound.client.authority else None)
-    # what it answers is no attempt to be traced
-    .then(Role.DIAGNOSTIC, lambda bound: _diagnostic_trace(bound))
+    # what it answers is no attempt to be traced; where it can, the destination asks it, since most requests need not come here
+    .then(Role.DIAGNOSTIC, lambda bound: _diagnostic_trace(bound) if bound.strips_context else None)
     # where endpoints are told of attempts, what tells them begins these, so that each has the id that its endpoint is told
     .then(Role.TRACING, lambda bound: _attempt_tracing(bound))
     # innermost: what the service sees is what was decided
-    .then(Role.DESTINATION, lambda bound: _destination(bound))
+    .then(Role.DESTINATION, lambda bound: _destination(bound, diagnoses=True))
 )
 
 
-H2_BOUND_STACK = BOUND_STACK.without(Role.DIAGNOSTIC).insert_before(
-    Role.DESTINATION, Role.GRPC_TIMEOUT, lambda bound: GrpcTimeout(bound.shared.now)
+H2_BOUND_STACK = (
+    BOUND_STACK.without(Role.DIAGNOSTIC, Role.DESTINATION)
+    .then(Role.GRPC_TIMEOUT, lambda bound: GrpcTimeout(bound.shared.now))
+    .then(Role.DESTINATION, lambda bound: _destination(bound, diagnoses=False))
 )
 
 
@@ -220,19 +221,25 @@ def _bound_timeout(bound: BoundLevel) -> AttemptTimeout | None:
     return AttemptTimeout(shared.wheel, shared.clock, seconds) if seconds else None
 
 
-def _destination(bound: BoundLevel) -> Destination | StripContext:
+def _destination(bound: BoundLevel, *, diagnoses: bool) -> Destination | StripContext:
     if bound.strips_context:
         return StripContext()
     bits, propagator = bound.setting.bits, bound.setting.propagator
-    if bound.shared.sampler is None:
-        return Destination(bound.name, bound.client.id, bound.residual, bits, propagator)
-    return Destination(bound.name, bound.client.id, bound.residual, bits, propagator, _route_tags(bound))
+    diagnose = _diagnostic_trace(bound).on_request if diagnoses else None
+    route = {} if bound.shared.sampler is None else _route_tags(bound)
+    return Destination(bound.name, bound.client.id, bound.residual, bits, propagator, route, diagnose)
 
 
 def _context(server: ServerLevel) -> ServerContext:
     shared, setting = server.shared, server.setting
     deadlines = Deadlines(shared.wheel, shared.now, transit=server.figures.transit)
-    return ServerContext(setting.bits, shared.runtime.random.getrandbits(32), deadlines.start, setting.propagator)
+    return ServerContext(
+        setting.bits,
+        shared.runtime.random.getrandbits(32),
+        deadlines.start,
+        setting.propagator,
+        depth=CallDepth(server.config.max_call_depth),
+    )
 
 
 def _server_tracing(server: ServerLevel) -> ServerTracing | None:

@@ -428,7 +428,13 @@ class RequestRouter:
         )
         stats = ServiceStats(metrics.outcomes(status=False), policy.budget, policy.per_request)
         faults = None if params.faults is None else self._faults(params.faults, metrics)
-        path = PathLevel(stats=stats, total_timeout=seconds_of(params.total_timeout_ms), faults=faults, shared=shared)
+        path = PathLevel(
+            stats=stats,
+            total_timeout=seconds_of(params.total_timeout_ms),
+            faults=faults,
+            may_conclude=policy.conclude is not None,
+            shared=shared,
+        )
         return _Service(policy=policy, pipeline=PATH_STACK.compile(path), stats=stats)
 
     def _faults(self, config: FaultsConfig, metrics: Metrics) -> Faults:

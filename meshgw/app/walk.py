@@ -82,14 +82,21 @@ class Walk(Attempts):
                     return
                 route = self._routes.bind(name, ex.dtab)
             ex.name, ex.route = name, route  # type: ignore[assignment]  # a reason is no key of the cache
-            route.used = ex.attempt_started = arrived = ex.arrived
+            route.used = ex.attempt_started = ex.arrived
             route.in_flight += 1
         except Exception as error:  # noqa: BLE001 - the rim around filters and identifiers, which plug-ins provide
             self._broke_off(ex, error, SERVER, self._server, hook)
         else:
-            self._enter(ex, route)
-            if not number % TIMED_EACH:
-                self._figures.handling.add(int((self._clock() - arrived) * 1e6))
+            if number % TIMED_EACH:
+                self._enter(ex, route)
+            else:
+                self._enter_timed(ex, route)
+
+    def _enter_timed(self, ex: Exchange, route: Route) -> None:
+        """The same, and how long it took from the arrival counts."""
+        arrived = ex.arrived
+        self._enter(ex, route)
+        self._figures.handling.add(int((self._clock() - arrived) * 1e6))
 
     def _with_local(self, name: Any, dtab: Dtab) -> tuple[Any, Dtab]:
         """The key of a name with a local dtab, whose size counts."""
@@ -373,6 +380,7 @@ class Walk(Attempts):
             self._clear_timer(ex)
         if ex.deadline_timer is not None:
             ex.deadline_timer.cancel()
+            ex.deadline_timer = None
         depth, ex.depth = ex.depth, 0
         if not depth:
             return
@@ -388,14 +396,6 @@ class Walk(Attempts):
                 self._end_levels(ex, depth)
         except Exception:  # noqa: BLE001 - balancers and breakers are plug-in code; theirs must not cost the connection
             self.end_defect(ex)
-        outcome = ex.outcome
-        cell = self._cells.get(outcome) or self._outcomes.cell(outcome)
-        cell.count += 1
-        cell.sum += ex.micros
-        cell.buckets[ex.bucket] += 1
-        self._asked[ex.request_bytes] += 1
-        if ex.response_length >= 0 and ex.status:
-            self._answered[ex.response_length] += 1
         if ex.recording is not None:
             self._hand_spans(ex)
         for hook in self._server.ends if partial is None or depth > SERVER else partial:
@@ -405,6 +405,15 @@ class Walk(Attempts):
                 self.end_defect(ex)
         if route is not None and route.is_oneshot and not route.in_flight:
             self._routes.drop(route)
+
+    def _count_ended(self, ex: Exchange) -> None:
+        """Count a request that is over for the server."""
+        cell = self._outcomes.cell(ex.outcome)
+        cell.sum += ex.micros
+        cell.buckets[ex.bucket] += 1
+        self._asked[ex.request_bytes] += 1
+        if ex.response_length >= 0 and ex.status:
+            self._answered[ex.response_length] += 1
 
     def _hand_spans(self, ex: Exchange) -> None:
         """Give the tracers what was recorded."""
@@ -416,7 +425,7 @@ class Walk(Attempts):
             self.end_defect(ex)
 
     def _end_ordinary(self, ex: Exchange, route: Route) -> None:
-        """One attempt, and an answer: counted once for all levels but the server's."""
+        """One attempt, and an answer: counted for the server, and once for all other levels."""
         tally, ex.tally = ex.tally, None
         ex.ended = ended = self._clock()
         if ex.headed:
@@ -426,9 +435,14 @@ class Walk(Attempts):
         is_success = ex.verdict is SUCCESS
         ex.outcome = outcome = ex.status if is_success else -ex.status
         cell = tally.cells.get(outcome) or tally.cell(outcome)
-        cell.count += 1
         cell.sum += micros
         cell.buckets[bucket] += 1
+        cell = self._cells.get(outcome) or self._outcomes.cell(outcome)
+        cell.sum += micros
+        cell.buckets[bucket] += 1
+        self._asked[ex.request_bytes] += 1
+        if ex.response_length >= 0:
+            self._answered[ex.response_length] += 1
         bound, node = ex.bound, ex.node
         node.load -= 1
         client = bound.client
@@ -446,6 +460,7 @@ class Walk(Attempts):
         """Any end: the attempt under way, then the logical name's level, as far as they were reached."""
         self._count_apart(ex, attempted=depth >= BOUND)
         self.account(ex, since=ex.arrived)
+        self._count_ended(ex)
         partial = ex.partial
         if depth >= BOUND:
             self.end_attempt(ex, depth, partial)

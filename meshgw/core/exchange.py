@@ -335,6 +335,10 @@ class Exchange:
         self.root_flags = 0
         self.tally: Any = None
         self.secured: Secured | None = None
+        # and these are let go of where the exchange ends
+        self.upstream: Upstream | None = None
+        self.timer: Timer | None = None
+        self.deadline_timer: Timer | None = None
         self.length = -1  # so that the first reset is a whole one
         self.reset()
 
@@ -359,10 +363,7 @@ class Exchange:
         self.route: Any = None
         self.bound: Any = None
         self.node: Any = None
-        self.upstream: Upstream | None = None
         self.waiting: Any = None
-        self.timer: Timer | None = None
-        self.deadline_timer: Timer | None = None
         self.fault_timer: Timer | None = None
         self.verdict: Any = None
         self.waits: Iterator[float] | None = None

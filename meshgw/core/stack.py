@@ -22,7 +22,6 @@ class Role(enum.Enum):
     STATS = "stats"
     ACCESS_LOG = "accessLog"
     CLEAR_CONTEXT = "clearContext"
-    CALL_DEPTH = "maxCallDepth"
     TIMESTAMP = "timestampHeader"
     FORWARDED = "addForwardedHeader"
     X_FORWARDED = "xForwardedHeaders"

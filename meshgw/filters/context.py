@@ -35,6 +35,7 @@ TAKEN = frozenset(
 """Request fields that every hop reads and writes itself; x-forwarded-client-cert is never passed on (spec 5.6)."""
 
 _READ = frozenset((b"l5d-ctx-deadline", b"l5d-ctx-dtab", b"l5d-dtab", b"l5d-sample", b"l5d-client-id"))
+_VIA = b"via"
 _MOST_DTABS = 256
 MOST_SHOWN = 1024
 """Characters of a parser's complaint, which may quote a whole dtab, that a header repeats; encoded they are at most three times as many."""
@@ -43,19 +44,28 @@ MOST_SHOWN = 1024
 class ServerContext:
     """Reads the context headers. ``bits`` gives 64 random bits for a new span, ``salt`` spreads sampling over processes."""
 
-    __slots__ = ("_bits", "_dtabs", "_is_plain", "_propagator", "_reads", "_salt", "_start_deadline")
+    __slots__ = ("_bits", "_depth", "_dtabs", "_is_plain", "_propagator", "_reads", "_salt", "_start_deadline")
 
     def __init__(
-        self, bits: Callable[[], int], salt: int, start_deadline: Callable[[Exchange], None], propagator: Propagator = L5D
+        self,
+        bits: Callable[[], int],
+        salt: int,
+        start_deadline: Callable[[Exchange], None],
+        propagator: Propagator = L5D,
+        *,
+        depth: CallDepth | None = None,
     ) -> None:
-        """``start_deadline`` is called for a request that comes with one; it may raise."""
+        """``start_deadline`` is called for a request that comes with one; it may raise. ``depth`` looks at one that other proxies passed
+        on: the others, which are most, need no look for it.
+        """
+        self._depth = depth
         self._bits, self._salt, self._start_deadline, self._propagator = bits, salt, start_deadline, propagator
-        self._reads = _READ | propagator.fields
+        self._reads = _READ | propagator.fields | ({_VIA} if depth is not None else frozenset())
         self._is_plain = isinstance(propagator, L5dPropagator)
         self._dtabs: dict[bytes, Dtab] = {}
 
     def on_request(self, ex: Exchange) -> Reply | None:
-        """Fill ``ex.trace``, ``ex.dtab`` and ``ex.deadline``; a malformed dtab is answered 400 with the parser's words."""
+        """Fill ``ex.trace``, ``ex.dtab`` and ``ex.deadline``; a malformed dtab is answered 400 with the parser's words, as is a loop."""
         seen = ex.headers.seen
         span = self._bits() or 1
         if self._reads.isdisjoint(seen):  # as most callers are no proxies
@@ -71,6 +81,10 @@ class ServerContext:
         return TraceId(span, span, span, 0, self._bits() if self._propagator.has_wide_ids else 0)
 
     def _read(self, ex: Exchange, seen: dict[bytes, bytes], span: int) -> Reply | None:
+        if self._depth is not None and _VIA in seen:
+            refusal = self._depth.refusal(seen[_VIA])
+            if refusal is not None:
+                return refusal
         seen.pop(b"l5d-client-id", None)  # nobody is to believe it (filters.identity)
         ex.trace = trace = self._propagator.read(seen, span) or self._first(span)
         value = seen.get(b"l5d-sample")
@@ -154,10 +168,9 @@ class CallDepth:
     def __init__(self, most: int) -> None:
         self._most = most
 
-    def on_request(self, ex: Exchange) -> Reply | None:
-        """Count the entries of Via."""
-        via = ex.headers.seen.get(b"via")
-        if via is None or via.count(b",") < self._most:
+    def refusal(self, via: bytes) -> Reply | None:
+        """The answer to a request with this Via, whose entries count."""
+        if via.count(b",") < self._most:
             return None
         text = f"Maximum number of calls ({self._most}) has been exceeded. Please check for proxy loops."
         return Reply(400, text.encode(), ((b"l5d-err", quote_plus(text).encode("ascii")), (b"Content-Type", b"text/plain")))

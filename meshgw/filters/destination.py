@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from meshgw.core.exchange import Exchange
+from meshgw.core.stack import Reply
 from meshgw.filters.propagation import L5D
 from meshgw.kinds import Propagator
 from meshgw.naming.path import Path
@@ -23,7 +24,7 @@ _VIA_LINE, _H2_VIA_LINE = b"Via: " + VIA, b"Via: " + H2_VIA
 class Destination:
     """Writes the request's ``Via``, ``l5d-dst-*`` and context fields for one bound name, and ``Via`` on its answers."""
 
-    __slots__ = ("_bits", "_lines", "_other_lines", "_route", "_tell")
+    __slots__ = ("_bits", "_diagnose", "_lines", "_other_lines", "_route", "_tell")
 
     def __init__(
         self,
@@ -33,9 +34,13 @@ class Destination:
         bits: Callable[[], int],
         propagator: Propagator = L5D,
         route: Mapping[str, str] = _NO_TAGS,
+        diagnose: Callable[[Exchange], Reply | None] | None = None,
     ) -> None:
-        """``bits`` gives 64 random bits for a new span, which ``propagator`` tells; ``route`` is what is recorded of this bound name."""
-        self._route = route
+        """``bits`` gives 64 random bits for a new span, which ``propagator`` tells; ``route`` is what is recorded of this bound name.
+
+        ``diagnose`` is asked about a request whose line is an unusual one, as that of a ``TRACE`` is, and may answer it.
+        """
+        self._route, self._diagnose = route, diagnose
         lines = [_VIA_LINE, b"l5d-dst-service: " + service.show().encode("ascii"), b"l5d-dst-client: " + client.show().encode("ascii")]
         if residual:
             lines.append(b"l5d-dst-residual: " + residual.show().encode("ascii"))
@@ -43,16 +48,23 @@ class Destination:
         self._other_lines = {b"1.0": (b"Via: 1.0 linkerd", *lines[1:]), b"2": (b"Via: " + H2_VIA, *lines[1:])}
         self._bits, self._tell = bits, propagator.lines
 
-    def on_request(self, ex: Exchange) -> None:
+    def on_request(self, ex: Exchange) -> Reply | None:
         """Append the fields; what an earlier hop wrote was taken off when the request was read."""
         headers = ex.headers
-        lines, via = headers.lines, headers.seen.get(b"via")
-        mine = self._lines if ex.version == b"1.1" else self._other_lines.get(ex.version, self._lines)
-        if via is None:
-            lines += mine
+        lines = headers.lines
+        if ex.line:  # an ordinary one, whose version is 1.1
+            mine = self._lines
         else:
-            lines.append(b"Via: " + via + b", " + mine[0][5:])
+            if self._diagnose is not None:
+                reply = self._diagnose(ex)
+                if reply is not None:
+                    return reply
+            mine = self._other_lines.get(ex.version, self._lines)
+        if b"via" in headers.seen:
+            lines.append(b"Via: " + headers.seen[b"via"] + b", " + mine[0][5:])
             lines += mine[1:]
+        else:
+            lines += mine
         if ex.recording is not None:
             ex.recording.begin(ex, self._route, told=True)
             lines += ex.recording.lines
@@ -64,14 +76,15 @@ class Destination:
             lines.append(b"l5d-ctx-dtab: " + ex.dtab.show().encode("latin-1"))
         if ex.deadline is not None:
             lines.append(b"l5d-ctx-deadline: " + encode_deadline(ex.deadline))
+        return None
 
     def on_response(self, ex: Exchange) -> None:
         """Append to the answer's Via, by what the service speaks; answers made here get none (spec 5.4)."""
-        response, is_h2 = ex.response, not ex.status_line  # which only answers over HTTP/1.x have
+        response = ex.response  # only one over HTTP/1.x has a status line
         if b"via" in response.seen:
-            response.lines.append(b"Via: " + response.seen[b"via"] + b", " + (H2_VIA if is_h2 else VIA))
+            response.lines.append(b"Via: " + response.seen[b"via"] + b", " + (VIA if ex.status_line else H2_VIA))
         else:
-            response.lines.append(_H2_VIA_LINE if is_h2 else _VIA_LINE)
+            response.lines.append(_VIA_LINE if ex.status_line else _H2_VIA_LINE)
 
 
 class Authority:

@@ -47,7 +47,7 @@ class DiagnosticTrace:
         self._addresses, self._pick, self._resolution = addresses, pick, resolution
 
     def on_request(self, ex: Exchange) -> Reply | None:
-        """Answer a request that goes no further. This hook alone is there for all requests; others cost no more than it does."""
+        """Answer a request that goes no further. Where ``filters.destination`` asks, ordinary requests do not come here."""
         return self._trace(ex) if ex.method == b"TRACE" else None
 
     def _trace(self, ex: Exchange) -> Reply | None:

@@ -49,7 +49,6 @@ class ServiceStats:
     def on_end(self, ex: Exchange) -> None:
         """It ended."""
         cell = self.outcomes.cell(ex.outcome if ex.error is None else type(ex.error).__name__)
-        cell.count += 1
         cell.sum += ex.micros
         cell.buckets[ex.bucket] += 1
         self.per_request.add(ex.retries)
@@ -113,7 +112,6 @@ class AttemptStats:
             self.dispatched(1)
             for outcomes in (self.client, self.service):
                 cell = outcomes.cell(outcome)
-                cell.count += 1
                 cell.sum += micros
                 cell.buckets[bucket] += 1
         if last:

@@ -17,7 +17,16 @@ class SuccessClass:
     __slots__ = ()
 
     def on_response(self, ex: Exchange) -> None:
-        """Write the verdict, unless it comes with the end of an answer that is being passed on: the walk adds it to the trailers then."""
-        if ex.answer_trailers is None and ex.route.policy.conclude is not None:
-            return
+        """Write the verdict."""
         ex.response.lines.append(SUCCESS_LINE if ex.verdict is SUCCESS else FAILURE_LINE)
+
+
+class LateSuccessClass(SuccessClass):
+    """The same where the end of an answer may decide."""
+
+    __slots__ = ()
+
+    def on_response(self, ex: Exchange) -> None:
+        """Write the verdict, unless it comes with the end of an answer that is being passed on: the walk adds it to the trailers then."""
+        if ex.answer_trailers is not None:
+            super().on_response(ex)

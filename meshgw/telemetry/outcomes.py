@@ -2,14 +2,14 @@
 
 Source: linkerd-config spec 9.9 (names and counting rules). A request costs one addition when it begins, and one dictionary
 lookup and a few additions when it ends: everything a status tells (success, class, histogram) is worked out at export. With
-``telemetry.histogram`` this is a leaf part behind a narrow interface: the hot path knows :class:`Cell`'s three figures, ``cells``,
+``telemetry.histogram`` this is a leaf part behind a narrow interface: the hot path knows :class:`Cell`'s two figures, ``cells``,
 ``cell()``, ``started`` and ``bucket_of``, so a compiled twin needs no more.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 
 from meshgw.telemetry.histogram import Window, joined
 
@@ -25,29 +25,39 @@ Names = tuple[str, ...]
 
 
 class Cell:
-    """The requests that ended in one way: how many ever, and their latencies (microseconds) in this interval."""
+    """The requests that ended in one way: how many ever, and their latencies (microseconds) in this interval.
 
-    __slots__ = ("buckets", "count", "error", "status", "success", "sum", "window")
+    One is counted by its latency: ``sum`` grows by it, and its bucket by one.
+    """
+
+    __slots__ = ("_before", "buckets", "error", "status", "success", "sum", "window")
 
     def __init__(self, status: int, success: bool, error: str) -> None:
         self.status, self.success, self.error = status, success, error
-        self.count = 0
+        self._before = 0
+        """Requests of earlier intervals."""
         self.sum = 0
         self.buckets: defaultdict[int, int] = defaultdict(int)
         self.window: Window | None = None
 
+    @property
+    def count(self) -> int:
+        """How many ever, which is not counted apart: that would cost each request what only readers need."""
+        return self._before + sum(self.buckets.values())
+
     def give(self, others: Iterable[Cell]) -> None:
         """Add what was counted here to each of ``others``, and begin at nothing again."""
         for other in others:
-            other.count += self.count
+            other._before += self._before
             other.sum += self.sum
             for bucket, count in self.buckets.items():
                 other.buckets[bucket] += count
-        self.count = self.sum = 0
+        self._before = self.sum = 0
         self.buckets.clear()
 
     def rotate(self) -> None:
         """End the interval."""
+        self._before = self.count
         self.window = Window(self.sum / MICROS_PER_MS, self.buckets, MICROS_PER_MS)
         self.buckets, self.sum = defaultdict(int), 0
 
@@ -79,7 +89,6 @@ class Outcomes:
 
     def _count(self, outcome: int | str, bucket: int, micros: int) -> None:
         cell = self.cells.get(outcome) or self.cell(outcome)
-        cell.count += 1
         cell.sum += micros
         cell.buckets[bucket] += 1
 
@@ -119,33 +128,34 @@ class Outcomes:
         histograms: MutableMapping[Names, Window],
     ) -> None:
         """Add the metrics derived from the counts to those of a snapshot, under ``names``."""
-        cells = list(self.cells.values())
-        counters[(*names, "requests")] = sum(cell.count for cell in cells)
-        counters[(*names, "success")] = sum(cell.count for cell in cells if cell.success)
-        counters[(*names, "failures")] = sum(cell.count for cell in cells if not cell.success)
-        for cell in cells:
+        cells = {cell: cell.count for cell in self.cells.values()}
+        done = sum(cells.values())
+        counters[(*names, "requests")] = done
+        counters[(*names, "success")] = sum(count for cell, count in cells.items() if cell.success)
+        counters[(*names, "failures")] = sum(count for cell, count in cells.items() if not cell.success)
+        for cell, count in cells.items():
             if not cell.success:
-                _add(counters, (*names, "failures", cell.error), cell.count)
+                _add(counters, (*names, "failures", cell.error), count)
         if self._pending:
-            gauges[(*names, "pending")] = float(self.pending)
+            gauges[(*names, "pending")] = float(self.started - done)
         if self._rotated:
             histograms[(*names, "request_latency_ms")] = _window(cells)
         if self._status:
             self._collect_status(names, cells, counters, histograms)
 
     def _collect_status(
-        self, names: Names, cells: list[Cell], counters: MutableMapping[Names, int], histograms: MutableMapping[Names, Window]
+        self, names: Names, cells: Mapping[Cell, int], counters: MutableMapping[Names, int], histograms: MutableMapping[Names, Window]
     ) -> None:
         classes: dict[str, list[Cell]] = {}
-        for cell in cells:
+        for cell, count in cells.items():
             label = f"{cell.status // 100}XX" if cell.status else "error"
             classes.setdefault(label, []).append(cell)
             if cell.status:
-                _add(counters, (*names, "status", str(cell.status)), cell.count)
+                _add(counters, (*names, "status", str(cell.status)), count)
         for label in STATUS_CLASSES:
             counters[(*names, "status", label)] = 0
         for label, members in classes.items():
-            counters[(*names, "status", label)] = sum(cell.count for cell in members)
+            counters[(*names, "status", label)] = sum(cells[cell] for cell in members)
             if self._rotated:
                 histograms[(*names, "time", label)] = _window(members)
 

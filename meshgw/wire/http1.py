@@ -17,8 +17,8 @@ from meshgw.errors import BadRequest
 from meshgw.wire.authority import read_authority
 from meshgw.wire.headers import FieldTable, Headers, MalformedField, scan
 
-_ORDINARY = re.compile(rb"([A-Z]{3,6}) (/[!#-\[\]-~]*) HTTP/1\.1\Z")
-"""Request lines that need no second look, nearly all. They hold nothing that an access log has to escape."""
+_ORDINARY = re.compile(rb"(?!TRACE )([A-Z]{3,6}) (/[!#-\[\]-~]*) HTTP/1\.1\Z")
+"""Request lines that need no second look, nearly all. They hold nothing that an access log has to escape, and ask for no diagnosis."""
 _METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}\Z")
 _INVISIBLE = re.compile(rb"[^!-~\x80-\xff]")
 """Bytes that no request target may hold; stricter sets break callers that send raw UTF-8."""

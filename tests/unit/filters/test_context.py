@@ -113,7 +113,7 @@ def test_other_answers_only_lose_their_context() -> None:
 def test_a_request_that_passed_too_many_proxies_is_refused(via: bytes | None, refused: bool) -> None:
     ex = Exchange()
     ex.headers = Headers([], {} if via is None else {b"via": via})
-    reply = CallDepth(3).on_request(ex)
+    reply = ServerContext(lambda: 1, 0, lambda _ex: None, depth=CallDepth(3)).on_request(ex)
     assert (reply is not None) is refused
     if reply is not None:
         assert reply.status == 400
