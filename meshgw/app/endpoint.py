@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from meshgw.app.race import Race
 from meshgw.balance.nodes import ACCRUAL, FAIL_FAST, Node
 from meshgw.client.caller_pools import CallerPools
-from meshgw.client.h2_pool import H2Pool
 from meshgw.client.pool import Pool, PoolStats
 from meshgw.core.address import Address
 from meshgw.core.exchange import Exchange, Upstream
@@ -22,6 +21,9 @@ from meshgw.errors import MeshError
 from meshgw.filters.accrual import AccrualStats, Breaker, Policy
 from meshgw.filters.classify import SUCCESS
 from meshgw.filters.fail_fast import FailFast
+
+if TYPE_CHECKING:
+    from meshgw.client.h2_pool import H2Pool  # which takes memory that a gateway without HTTP/2 can do without
 
 
 class EndpointStats(PoolStats, AccrualStats, Protocol):
@@ -36,7 +38,7 @@ class EndpointStats(PoolStats, AccrualStats, Protocol):
         ...
 
 
-AnyPool = Pool | CallerPools | H2Pool
+AnyPool: TypeAlias = "Pool | CallerPools | H2Pool"
 MakePool = Callable[[Address, PoolStats], AnyPool]
 
 
@@ -82,13 +84,13 @@ class Endpoint:
             self._unhealthy_since = 0.0
 
     def _enter_race(self, pool: AnyPool, *, tunnel: bool) -> None:
-        if self._race is not None and isinstance(pool, Pool | H2Pool):
+        if self._race is not None and not isinstance(pool, CallerPools):
             pool.on_connect = partial(self._race.began, self, tunnel)
 
     def racing_pool(self, tunnel: bool) -> Pool | H2Pool | None:
         """The pool whose connects may race those of other endpoints (:class:`meshgw.app.race.Race`)."""
         pool = self._tunnel_pool() if tunnel else self.pool
-        return pool if isinstance(pool, Pool | H2Pool) else None
+        return None if isinstance(pool, CallerPools) else pool
 
     # --- the balancer (balance.nodes.Endpoint)
 
@@ -238,7 +240,7 @@ class Endpoint:
             if node.holds:
                 state["busyFor"] = node.holds
         state["connections"] = {"open": self.pool.open, "idle": self.pool.cached, "waiting": self.pool.waiting}
-        if isinstance(self.pool, H2Pool):
+        if hasattr(self.pool, "streams"):
             state["connections"]["streams"] = self.pool.streams
         if self._tunnels is not None:
             state["tunnels"] = self._tunnels.open - self._tunnels.cached

@@ -29,6 +29,7 @@ from meshgw.config.models import Config
 from meshgw.core.address import Bound
 from meshgw.core.live import Live, constant, live_flat_map
 from meshgw.core.logger import make_logger
+from meshgw.core.memory import give_back
 from meshgw.core.reactor import poller_for
 from meshgw.core.slices import Work, finished
 from meshgw.core.timers import Spawner, Wheel
@@ -231,6 +232,7 @@ class Gateway(MultiService):
         gc.collect()
         gc.freeze()  # what start-up made lives as long as the process: collections need not look at it again
         gc.set_threshold(GC_YOUNG, GC_MIDDLE, 20)
+        give_back()
 
     def stopService(self) -> Deferred[None]:
         """Drain and stop in the reverse order, within the grace period."""

@@ -9,9 +9,10 @@ from functools import partial
 from typing import Any, ClassVar
 
 from meshgw.app.endpoint import MakePool
+from meshgw.app.h2_pools import HEADER_LIST
 from meshgw.app.http import ANSWER_TAKEN
 from meshgw.app.http_stacks import H2_BOUND_STACK, H2_SERVER_STACK, Shared
-from meshgw.app.pools import HEADER_LIST, Pools
+from meshgw.app.pools import Pools
 from meshgw.app.replies import ErrorReplies
 from meshgw.app.request_router import KB, Front, Protocol, RequestRouter, limits_of, seconds_of
 from meshgw.app.walk import NACK

@@ -10,13 +10,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from meshgw.client.h2_pool import H2Pool
-from meshgw.client.pool import Pool
 from meshgw.core.timers import Wheel
 
 if TYPE_CHECKING:
     from meshgw.app.endpoint import Endpoint
     from meshgw.balance.nodes import Node, Nodes
+    from meshgw.client.h2_pool import H2Pool
+    from meshgw.client.pool import Pool
 
 ATTEMPT_DELAY = 0.25
 """Seconds until the second attempt begins ("Connection Attempt Delay", RFC 8305 section 8)."""

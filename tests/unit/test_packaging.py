@@ -48,14 +48,14 @@ def test_the_command_line_tool_is_installed(tmp_path: Path) -> None:
     assert meshgw.__version__ in ran.stdout
 
 
-def test_the_daemon_imports_nothing_that_only_tests_or_commands_need(tmp_path: Path) -> None:
+def test_the_daemon_imports_nothing_that_only_tests_or_commands_or_http2_need(tmp_path: Path) -> None:
     # Each would cost every gateway memory: an idle one is mostly imported code.
-    program = "import sys, meshgw.app.service; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    program = "import sys, meshgw.app.service, meshgw.app.http; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     ran = run(sys.executable, "-c", program, directory=tmp_path)
     assert ran.returncode == 0, ran.stderr
     imported = set(ran.stdout.split())
     assert "meshgw" in imported
-    others = {"treq", "jsonschema", "hypothesis", "pytest", "websockets"}
+    others = {"treq", "jsonschema", "hypothesis", "pytest", "websockets", "jh2"}
     assert not imported & {*others, "argparse", "setuptools", "pkg_resources", "sqlite3", "kazoo"}
 
 
