@@ -28,6 +28,7 @@ LARGEST_HEAD: Final = 64 << 10
 """Bytes of an answer's head, with those of interim answers before it. Servers' own limits for requests are 8 to 64 KiB."""
 HANDSHAKE_SECONDS: Final = 10.0
 """For TLS: a peer that takes the connection and shakes no hands would be waited for as long as for an answer, minutes for a long poll."""
+FAREWELL_SECONDS: Final = 5.0
 _REPEATABLE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 """Methods of questions that are asked again if a connection that was kept turns out to be closed."""
 _BEGIN: Final = b"HTTP/1."
@@ -176,6 +177,9 @@ class HttpConnection(Protocol):
 
     def handshakeCompleted(self) -> None:
         """TLS is established."""
+        self._in_time()
+
+    def _in_time(self) -> None:
         late, self._late = self._late, None
         if late is not None and late.active():
             late.cancel()
@@ -306,15 +310,18 @@ class HttpConnection(Protocol):
     # --- ending
 
     def close(self) -> None:
-        """End it, as nobody wants it."""
+        """End it, as nobody wants it; TLS waits for the peer's farewell, but not for long."""
+        if self._owner.is_tls and self._late is None:
+            self._late = self._owner.clock.callLater(FAREWELL_SECONDS, self.abort)
         cast("Any", self.transport).loseConnection()
 
     def abort(self) -> None:
         """End it at once; whoever asked or reads is not told."""
+        self._owner.lost(self)  # now, as the transport tells of its end later, and nobody is to ask on it until then
         self._question = None
         self._let_go()
         self._buffer = b""
-        self.handshakeCompleted()
+        self._in_time()
         cast("Any", self.transport).abortConnection()
 
     def _fail(self, problem: Exception) -> None:
@@ -325,7 +332,7 @@ class HttpConnection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """It is over, which may be how the answer ends."""
-        self.handshakeCompleted()
+        self._in_time()
         self._owner.lost(self)
         question, reader, body = self._question, self._reader, self._body
         is_unheard = not self._is_first and not self._buffer and self._head_left == LARGEST_HEAD

@@ -15,8 +15,9 @@ from zope.interface import implementer
 
 from fakes.dialled import HEAD, Dialled, Outcome, Wire
 from meshgw.backends.connecting import Connector
+from meshgw.backends.http_agent import IDLE_SECONDS
 from meshgw.backends.http_client import ApiClient
-from meshgw.backends.http_connection import HANDSHAKE_SECONDS
+from meshgw.backends.http_connection import FAREWELL_SECONDS, HANDSHAKE_SECONDS
 from meshgw.config.tls import ClientAuth, ClientTls
 from meshgw.core.address import Address, Replicas
 from meshgw.core.live import constant
@@ -166,6 +167,17 @@ def test_a_connection_with_its_handshake_done_may_be_silent_for_long(trust: str)
     outcome.deferred.cancel()
     api.reactor.advance(0)
     assert api.wire.ended and api.reactor.getDelayedCalls() == []
+
+
+def test_a_server_that_takes_no_leave_is_left_after_a_while(trust: str) -> None:
+    api = Api(ClientTls(trust_certs=(trust,)))
+    outcome, _server = api.meets(authority().leaf("api.example"))
+    assert outcome.value.body == b"ok"
+    api.reactor.advance(IDLE_SECONDS)
+    assert not api.wire.ended, "TLS waits for the farewell"
+    api.reactor.advance(FAREWELL_SECONDS)
+    api.reactor.advance(0)
+    assert api.wire.ended == "aborted" and api.reactor.getDelayedCalls() == []
 
 
 def test_files_that_cannot_be_read_are_told_without_connecting(tmp_path: Path) -> None:

@@ -166,9 +166,10 @@ def test_what_nobody_asked_for_ends_a_kept_connection() -> None:
     api = Api()
     wire = api.kept()
     wire.send(OK)
+    outcome = api.get()
+    assert wire.got == b"", "nothing is asked on it, though its end is not told yet"
     api.reactor.advance(0)
     assert wire.ended == "aborted"
-    outcome = api.get()
     assert len(api.reactor.attempts) == 2
     api.reactor.accept().send(OK)
     assert outcome.value.body == b"ok"
