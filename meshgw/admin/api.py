@@ -164,8 +164,8 @@ class GatewayView(Protocol):
         """Begin the graceful end, within ``grace_seconds`` or the configured time; returns before it happens."""
         ...
 
-    async def snapshot(self) -> Snapshot:
-        """All metrics, merged over the processes."""
+    async def snapshot(self, below: str = "") -> Snapshot:
+        """All metrics, or at least those ``below`` a path, merged over the processes."""
         ...
 
     async def bound_names(self) -> Sequence[str]:
@@ -260,8 +260,8 @@ class StateViews:
 
     async def metrics(self, query: Query) -> Answer:
         """``/admin/metrics.json``."""
-        snapshot = await self._snapshots.get()
-        tree, pretty, subtree = query.flag("tree"), query.flag("pretty"), query.first("q") or ""
+        tree, pretty, subtree = query.flag("tree"), query.flag("pretty"), (query.first("q") or "").strip("/")
+        snapshot = await (self._view.snapshot(subtree) if subtree else self._snapshots.get())
         try:
             text = await self._slices.run(collected(self._json.pieces(snapshot, tree=tree, pretty=pretty, subtree=subtree)))
         except NoSuchSubtree as error:

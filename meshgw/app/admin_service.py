@@ -70,8 +70,8 @@ class Host(Protocol):
         """Whether the process drains."""
         ...
 
-    async def snapshot(self) -> Snapshot:
-        """All metrics, merged over the processes."""
+    async def snapshot(self, below: str = "") -> Snapshot:
+        """All metrics, or at least those ``below`` a path, merged over the processes."""
         ...
 
     def shutdown(self, grace_seconds: float | None = None) -> None:
@@ -159,9 +159,9 @@ class View:
         """By announced name and address, whether each is announced."""
         return self._host.announcements.describe()
 
-    async def snapshot(self) -> Snapshot:
-        """All metrics, merged over the processes."""
-        return await self._host.snapshot()
+    async def snapshot(self, below: str = "") -> Snapshot:
+        """All metrics, or at least those ``below`` a path, merged over the processes."""
+        return await self._host.snapshot(below)
 
     async def bound_names(self) -> Sequence[str]:
         """The names that enumerating namers know."""

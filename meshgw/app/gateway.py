@@ -309,9 +309,9 @@ class Gateway(MultiService):
         """All metrics of the process; once it has ended, as they were at the end."""
         return finished(self.reading())
 
-    def reading(self) -> Work[Snapshot]:
-        """The same, little by little."""
-        return self._final or (yield from self.metrics.reading())
+    def reading(self, below: str = "") -> Work[Snapshot]:
+        """The same, little by little; for ``below`` see :meth:`meshgw.telemetry.metrics.Metrics.reading`."""
+        return self._final or (yield from self.metrics.reading(below))
 
     def bound_names(self) -> list[str]:
         """The names that enumerating namers know."""

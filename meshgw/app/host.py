@@ -289,12 +289,12 @@ class MeshService(MultiService):
 
     # --- what admin asks
 
-    async def snapshot(self) -> Snapshot:
-        """All metrics, merged over the processes."""
+    async def snapshot(self, below: str = "") -> Snapshot:
+        """All metrics, or at least those ``below`` a path, merged over the processes."""
         while True:
             plane, gateways = self._plane, list(self._leaving)
-            serving = await plane.snapshot()
-            leaving = [await self._slices.run(gateway.reading()) for gateway in gateways]
+            serving = await plane.snapshot(below)
+            leaving = [await self._slices.run(gateway.reading(below)) for gateway in gateways]
             if plane is self._plane and gateways == list(self._leaving):  # else what somebody counted is missing, or there twice
                 return await self._slices.run(merging([serving, self.metrics.snapshot(), *leaving]))
 

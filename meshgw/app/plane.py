@@ -35,8 +35,8 @@ Answering = Callable[[str, Any], Awaitable[Any]]
 class Plane(Protocol):
     """The routers of a configuration, wherever they run. What is asked may fail with a MeshError."""
 
-    async def snapshot(self) -> Snapshot:
-        """All metrics."""
+    async def snapshot(self, below: str = "") -> Snapshot:
+        """All metrics, or at least those ``below`` a path."""
         ...
 
     async def bound_names(self) -> Sequence[str]:
@@ -105,9 +105,9 @@ class LocalPlane:
         interpreters = {label: router.interpreter for label, router in gateway.routers.items()}
         self._delegations = Delegations(interpreters, gateway.names.plain, delegation_to_json, reactor)
 
-    async def snapshot(self) -> Snapshot:
+    async def snapshot(self, below: str = "") -> Snapshot:
         """See :class:`Plane`."""
-        return await self.slices.run(self.gateway.reading())
+        return await self.slices.run(self.gateway.reading(below))
 
     async def bound_names(self) -> Sequence[str]:
         """See :class:`Plane`."""

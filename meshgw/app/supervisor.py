@@ -210,8 +210,8 @@ class Supervisor:
         self._silent.incr(sum(not is_good for is_good, _ in answers))
         return [answer for is_good, answer in answers if is_good]
 
-    async def snapshot(self) -> Snapshot:
-        """The figures of all workers. For a worker that does not answer in time those count that it told last."""
+    async def snapshot(self, below: str = "") -> Snapshot:
+        """The figures of all workers. For a worker that does not answer in time those count that it told last, which are all it has."""
 
         async def refresh(member: Member, channel: Channel) -> None:
             before = member.snapshot

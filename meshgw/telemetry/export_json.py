@@ -40,28 +40,29 @@ class MetricsJson:
     """Writes snapshots."""
 
     def __init__(self) -> None:
-        self._summaries = Summaries()
+        self._summaries, self._partial = Summaries(), Summaries()  # apart, since each forgets what it is not asked for
 
     def pieces(self, snapshot: Snapshot, *, tree: bool = False, pretty: bool = False, subtree: str = "") -> Iterator[bytes]:
         """The text: all metrics, or those below ``subtree`` with names relative to it. Raises :class:`NoSuchSubtree`."""
         wanted = subtree.strip("/")
-        lots = self._lots(snapshot)
+        lots = _lots(snapshot, self._partial if wanted else self._summaries)
         if wanted:
             lots = _below(lots, wanted)
         return _tree(lots, pretty) if tree else _flat(lots, pretty)
 
-    def _lots(self, snapshot: Snapshot) -> Iterator[list[_Value]]:
-        for counters in batched(snapshot.counters.items()):
-            yield [(names, [("counter", count)]) for names, count in counters]
-        for gauges in batched(snapshot.gauges.items()):
-            # JSON has no way to write the others
-            yield [(names, [("gauge", float(value))]) for names, value in gauges if math.isfinite(value)]
-        for found in batched(self._summaries.of(snapshot.histograms), HISTOGRAMS_AT_ONCE):
-            yield [(names, figures(each)) for names, each in found]
-
 
 _Value = tuple[Names, list[tuple[str, Number]]]
 """The names of a metric and its figures."""
+
+
+def _lots(snapshot: Snapshot, summaries: Summaries) -> Iterator[list[_Value]]:
+    for counters in batched(snapshot.counters.items()):
+        yield [(names, [("counter", count)]) for names, count in counters]
+    for gauges in batched(snapshot.gauges.items()):
+        # JSON has no way to write the others
+        yield [(names, [("gauge", float(value))]) for names, value in gauges if math.isfinite(value)]
+    for found in batched(summaries.of(snapshot.histograms), HISTOGRAMS_AT_ONCE):
+        yield [(names, figures(each)) for names, each in found]
 
 
 def _below(lots: Iterator[list[_Value]], wanted: str) -> Iterator[list[_Value]]:

@@ -269,14 +269,17 @@ class Metrics:
         """The values now. A gauge whose function raises is left out and counted: one broken source must not hide the others."""
         return finished(self.reading())
 
-    def reading(self) -> Work[Snapshot]:
-        """The same, little by little; each metric is read once."""
+    def reading(self, below: str = "") -> Work[Snapshot]:
+        """The same, little by little; each metric is read once. ``below`` is the joined path of the nodes that are wanted, else all are.
+
+        What stands on the way there may be told as well.
+        """
         self._settle()
         counters: dict[Names, int] = {}
         gauges: dict[Names, float] = {}
         histograms: dict[Names, Window] = {}
         peaks: list[Names] = []
-        for number, (names, metric) in enumerate(self._walk(())):
+        for number, (names, metric) in enumerate(self._walk((), below)):
             if number % PAUSE_NODES == 0:
                 yield
             if isinstance(metric, Counter):
@@ -302,13 +305,26 @@ class Metrics:
             return False
         return True
 
-    def _walk(self, names: Names) -> Iterator[tuple[Names, Counter | Gauge | Histogram | Group]]:
-        stack: list[tuple[Names, Metrics]] = [(names, self)]
+    def _walk(self, names: Names, below: str) -> Iterator[tuple[Names, Counter | Gauge | Histogram | Group]]:
+        stack: list[tuple[Names, Metrics, str]] = [(names, self, below)]
         while stack:
-            names, node = stack.pop()
+            names, node, left = stack.pop()
             if node._metric is not None:
                 yield names, node._metric
-            stack.extend(((*names, name), child) for name, child in node._children.items())
+            if left:
+                stack.extend(((*names, name), child, rest) for name, child, rest in node._towards(left))
+            else:
+                stack.extend(((*names, name), child, "") for name, child in node._children.items())
+
+    def _towards(self, path: str) -> Iterator[tuple[str, Metrics, str]]:
+        """The children with which the joined ``path`` may begin, as names may have a ``/`` in them, and what is left of it then."""
+        end = -1
+        while end < len(path):
+            end = path.find("/", end + 1)
+            end = len(path) if end < 0 else end
+            child = self._children.get(path[:end])
+            if child is not None:
+                yield path[:end], child, path[end + 1 :]
 
     def _node(self, names: Names) -> Metrics:
         node = self

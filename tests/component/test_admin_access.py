@@ -266,7 +266,7 @@ class Silent(Gateway):
     async def _asked(self) -> Any:
         raise NoAnswer(who="worker 2", seconds=5.0)
 
-    async def snapshot(self) -> Any:
+    async def snapshot(self, below: str = "") -> Any:
         return await self._asked()
 
     async def client_state(self) -> Any:

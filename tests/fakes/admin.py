@@ -19,6 +19,7 @@ from meshgw.admin.security import AdminSecurity
 from meshgw.admin.site import AdminSite
 from meshgw.config.models import Config
 from meshgw.core.live import Live, constant
+from meshgw.core.slices import finished
 from meshgw.naming.delegation import DelegateNeg, Delegation
 from meshgw.naming.dtab import Dtab
 from meshgw.naming.path import Path
@@ -107,8 +108,8 @@ class Gateway:
     def shutdown(self, grace_seconds: float | None) -> None:
         self.ended.append(grace_seconds)
 
-    async def snapshot(self) -> Snapshot:
-        return self.metrics.snapshot()
+    async def snapshot(self, below: str = "") -> Snapshot:
+        return finished(self.metrics.reading(below))
 
     async def bound_names(self) -> Sequence[str]:
         return self.names

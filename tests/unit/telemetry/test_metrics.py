@@ -163,3 +163,17 @@ def test_an_interval_ends_little_by_little_and_for_all() -> None:
     assert 0 < ended < 50
     finished(work)
     assert all(histogram.window is not None and histogram.window.count == 1 for histogram in histograms)
+
+
+@pytest.mark.parametrize("below", ["rt/http", "rt/http/service", "rt/http/service/svc/web", "rt/http/service/svc/web/x", "rt//y", "rt/htt"])
+def test_reading_below_a_path_gives_just_what_is_there_or_on_the_way(below: str) -> None:
+    metrics = Metrics()
+    for names in (
+        ("rt", "http", "service", "svc/web", "x"),
+        ("rt", "http", "service", "svc", "web"),
+        ("rt", "http", "y"),
+        ("rt", "", "y"),
+    ):
+        metrics.counter(*names).incr()
+    whole, part = metrics.snapshot().counters, finished(metrics.reading(below)).counters
+    assert part == {names: 1 for names in whole if f"{'/'.join(names)}/".startswith(f"{below}/") or below.startswith(f"{'/'.join(names)}/")}
