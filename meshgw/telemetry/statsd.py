@@ -99,22 +99,57 @@ class StatsdServer:
             self.sizes.add(len(packet))
 
 
-class Statsd(Service):
+class Teller(Service):
+    """Tells a StatsD server something again and again. Subclasses say what and how often, in seconds."""
+
+    def __init__(self, config: StatsdConfig, runtime: Runtime, interval: float) -> None:
+        self._config, self._every = config, interval
+        self._slices, self._server = Slices(runtime.reactor), StatsdServer(config, runtime)
+        self._lines = StatsdLines(config.prefix, config.sample_rate, runtime.random)
+        self._telling: Deferred[None] | None = None
+        self._loop = LoopingCall(self._tick)
+        self._loop.clock = runtime.reactor
+
+    def startService(self) -> None:
+        """Look for the server, and tell it more every interval from when it is found."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self._server.start()
+        self._loop.start(self._every, now=False)
+
+    def stopService(self) -> None:
+        """Send no more."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        if self._loop.running:
+            self._loop.stop()
+        if self._telling is not None:
+            self._telling.cancel()
+        self._server.stop()
+
+    def _tick(self) -> Deferred[None]:
+        telling = self._telling = Deferred.fromCoroutine(self._tell())
+        return telling.addErrback(self._not_told)
+
+    def _not_told(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):  # type: ignore[no-untyped-call]
+            _log.failure("defect in telling StatsD; it goes on with the next interval", failure=failure)
+
+    async def _tell(self) -> None:
+        """Tell it what there is now."""
+        raise NotImplementedError  # pragma: no cover - abstract
+
+
+class Statsd(Teller):
     """Tells a StatsD server what changes in this process."""
 
     def __init__(self, config: StatsdConfig, runtime: Runtime) -> None:
-        self._config, self._reactor, self._metrics = config, runtime.reactor, runtime.metrics
-        self._slices, self._server = Slices(runtime.reactor), StatsdServer(config, runtime)
-        self._lines = StatsdLines(config.prefix, config.sample_rate, runtime.random)
+        super().__init__(config, runtime, min(TICK_SECONDS, config.gauge_interval_ms / 1000))
+        self._reactor, self._metrics = runtime.reactor, runtime.metrics
         self._tells_gauges = True
         self._interval: Window | None = None
         """That of our own histogram: when it is another one, all histograms have finished an interval."""
         self._ticks = self._samples_per_tick = 0
         """Ticks since the interval began, which tell how long the next one is likely to be."""
         self._gauges_due = 0.0
-        self._telling: Deferred[None] | None = None
-        self._loop = LoopingCall(self._tick)
-        self._loop.clock = runtime.reactor
 
     # --- where several processes serve
 
@@ -130,31 +165,16 @@ class Statsd(Service):
 
     def startService(self) -> None:
         """Look for the server, and tell it more every second from when it is found."""
-        super().startService()  # type: ignore[no-untyped-call]
+        super().startService()
         _log.warn(
             "the telemeter {kind} is deprecated, as it is in Linkerd: prefer io.l5d.prometheus; sending to {host}:{port}",
             kind=KIND.id,
             host=self._config.hostname,
             port=self._config.port,
         )
-        self._server.start()
         self._gauges_due = self._reactor.seconds() + self._config.gauge_interval_ms / 1000
-        self._loop.start(min(TICK_SECONDS, self._config.gauge_interval_ms / 1000), now=False)
-
-    def stopService(self) -> None:
-        """Send no more."""
-        super().stopService()  # type: ignore[no-untyped-call]
-        if self._loop.running:
-            self._loop.stop()
-        if self._telling is not None:
-            self._telling.cancel()
-        self._server.stop()
 
     # --- telling
-
-    def _tick(self) -> Deferred[None]:
-        telling = self._telling = Deferred.fromCoroutine(self._tell())
-        return telling.addErrback(_not_told)
 
     async def conclude(self) -> None:
         """Nothing is served any more: tell what was counted since the last time, before what belongs to names goes with them."""
@@ -188,45 +208,17 @@ class Statsd(Service):
         yield from self._lines.timings(self._samples_per_tick)
 
 
-class StatsdGauges(Service):
+class StatsdGauges(Teller):
     """Tells a StatsD server the gauges of all processes, as admin shows them."""
 
     def __init__(self, config: StatsdConfig, runtime: Runtime, read: Callable[[], Awaitable[Snapshot]]) -> None:
-        self._interval, self._read = config.gauge_interval_ms / 1000, read
-        self._slices, self._server = Slices(runtime.reactor), StatsdServer(config, runtime)
-        self._lines = StatsdLines(config.prefix, config.sample_rate, runtime.random)
-        self._telling: Deferred[None] | None = None
-        self._loop = LoopingCall(self._tick)
-        self._loop.clock = runtime.reactor
-
-    def startService(self) -> None:
-        """Look for the server, and tell it all gauges every interval from when it is found."""
-        super().startService()  # type: ignore[no-untyped-call]
-        self._server.start()
-        self._loop.start(self._interval, now=False)
-
-    def stopService(self) -> None:
-        """Send no more."""
-        super().stopService()  # type: ignore[no-untyped-call]
-        if self._loop.running:
-            self._loop.stop()
-        if self._telling is not None:
-            self._telling.cancel()
-        self._server.stop()
-
-    def _tick(self) -> Deferred[None]:
-        telling = self._telling = Deferred.fromCoroutine(self._tell())
-        return telling.addErrback(_not_told)
+        super().__init__(config, runtime, config.gauge_interval_ms / 1000)
+        self._read = read
 
     async def _tell(self) -> None:
         if self._server.is_known:
             snapshot = await self._read()
             await self._slices.run(self._server.sending(self._lines.gauges(snapshot.gauges)))
-
-
-def _not_told(failure: Failure) -> None:
-    if not failure.check(CancelledError):  # type: ignore[no-untyped-call]
-        _log.failure("defect in telling StatsD; it goes on with the next interval", failure=failure)
 
 
 def _prefix(value: str) -> str | None:
